@@ -1,0 +1,19 @@
+/* Fetching committed content from the store into the cache: inside the engine only. */
+#ifndef CAIRN_VOL_FETCH_H
+#define CAIRN_VOL_FETCH_H
+
+#include <stdint.h>
+
+#include "rt/coroutine.h"
+
+struct error;
+struct frame;
+struct volume;
+
+/* Brings the frame with the content of page `number` into memory.  Besides, starts fetching other missing frames of the
+ * pages up to `past`, a bounded way ahead.
+ * 0 and a READY frame with a reference for the caller; 0 and NULL when the page does not need one (any more): it
+ * was overwritten, zeroed, or moved.  -EIO (with an event that tells more), -ESHUTDOWN, -ECANCELED. */
+CO int fetch_page(struct volume *volume, uint64_t number, uint64_t past, struct frame **ret_frame, struct error *error);
+
+#endif

@@ -1,0 +1,199 @@
+/* Inside the engine: what the stories (read, write, flush, commit, recover) share.
+ *
+ * Nobody outside src/vol includes this.
+ *
+ * Lock-free by construction: one thread, and state changes only between parks.
+ * What each story may assume across a park is nothing but this:
+ *   - a struct volume lives until its group is joined;
+ *   - a batch that is not OPEN does not change, and is gone only once committed
+ *     or the volume is torn down, which joins the tasks that use it first;
+ *   - an object table row that is held keeps its index. */
+#ifndef CAIRN_VOL_INTERNAL_H
+#define CAIRN_VOL_INTERNAL_H
+
+#include "base/mutant.h"
+#include "base/state.h"
+#include "rt/task.h"
+#include "rt/timer.h"
+#include "rt/wait.h"
+#include "vol/batch.h"
+#include "vol/cache.h"
+#include "vol/dirty.h"
+#include "vol/gate.h"
+#include "vol/map.h"
+#include "vol/object_table.h"
+#include "vol/page.h"
+#include "vol/volume.h"
+
+/* ---- limits ---- */
+
+/* What rides inline behind a commit's tables when a FLUSH waits: above it, pages go into a data object first, which
+ * costs a second round trip but keeps commits quick to read again. 1,024 pages. */
+#define INLINE_PAGES_FLUSHED 1024u
+/* The same when nobody waits. */
+#define INLINE_PAGES_UNHURRIED 64u
+/* A commit that nobody waits for gathers this many data objects: one commit per 64 MiB. */
+#define COMMIT_OBJECTS_GATHERED 8u
+/* Rows that fit into a commit's tables, with room for its records. A later batch may split runs of an earlier
+ * one, each of its own runs at most one, hence the bound on twice the sum of the batches' bounds. */
+#define COMMIT_EXTENTS_MAX ((COMMIT_TABLES_MAX - 16384u) / COMMIT_EXTENT_BYTES)
+#define COMMIT_BATCHES_MAX 256u /* at 32 bytes of table each where they are objects */
+/* Uncommitted batches that zero something: each read of an unmapped page asks all of them. */
+#define ZERO_BATCHES_MAX 64u
+/* The first part of a log entry that replay reads: header and tables of most. */
+#define LOG_FRONT_GUESS (64u << 10)
+/* Log entries read ahead during replay; each costs LOG_FRONT_GUESS of memory. */
+#define REPLAY_WINDOW 16u
+/* Opening a volume and releasing it give up on a store that does not answer after this. */
+#define OWNERSHIP_DEADLINE_NS (45 * NS_PER_S)
+/* Neighbouring frames that one GET fetches: eight blocks. */
+#define FETCH_BYTES_MAX (1u << 20)
+/* Blocks that a large read looks ahead of where it is. */
+#define READ_AHEAD_BLOCKS 64u
+/* The limit of dirty bytes shrinks while the oldest of them took longer than this to be committed, so that a FLUSH
+ * never waits long, but not below DIRTY_BYTES_LEAST; it grows again while writers wait and commits are quick. */
+#define COMMIT_SLOW_NS (2 * NS_PER_S)
+#define DIRTY_BYTES_LEAST (UINT64_C(32) << 20)
+/* Bits of a volume's tag above its object ids in the cache's keys. */
+#define CACHE_TAG_SHIFT 46
+
+/* ---- all volumes of a shard ---- */
+
+struct volumes {
+    struct loop *loop;
+    struct store *store;
+    struct host *host;
+    struct event_sink *events;
+    struct volume_settings settings;
+    struct page_pool *pool;
+    struct cache *cache;
+    struct gate dirty_gate; /* bytes of the write buffers of all volumes */
+    struct gate reply_gate; /* bytes of pages that replies hold */
+    struct gate fetch_gate; /* bytes of frames that are being fetched */
+    struct list all; /* struct volume */
+    struct group group; /* one task per volume: opening, closing */
+    struct waitq changed; /* a volume changed its state */
+    uint32_t next_tag;
+    bool stopping;
+};
+
+/* ---- one volume ---- */
+
+enum volume_state {
+    VOLUME_OPENING, /* the keeper task takes ownership and replays the log */
+    VOLUME_SERVING,
+    VOLUME_RELEASING, /* no users; the keeper flushes and gives the volume back */
+    VOLUME_FENCED, /* another owner has it; whatever is dirty is lost */
+    VOLUME_CLOSED, /* the keeper is done with it; freed when the last user is gone */
+};
+extern const struct state_table volume_states;
+
+struct volume {
+    struct list link; /* volumes.all */
+    struct volumes *all;
+    struct loop *loop;
+    char *name;
+    size_t name_length;
+    char subject[128];
+    int state;
+    struct error failure; /* why it went from OPENING to CLOSED, or was fenced */
+    uint32_t users;
+    struct list watches;
+    uint64_t create_size; /* of the first acquire */
+
+    struct group group; /* uploads, fetches, the committer */
+    struct waitq attention; /* the keeper waits here: users gone, fenced, stopping */
+    uint64_t idle_since_ns; /* since when there are no users */
+
+    /* ownership (vol/ownership.c) */
+    struct register_body body; /* as last written by us */
+    char register_etag[STORE_ETAG_MAX];
+    struct nonce owner;
+    uint64_t epoch;
+
+    /* the disk */
+    uint64_t size, pages;
+    struct dirty *dirty;
+    struct list batches; /* uncommitted, oldest first; the open one, if any, is last */
+    struct batch *open; /* NULL: none */
+    uint32_t batch_count; /* in `batches` */
+    uint32_t zero_batches; /* of those, with zero ranges */
+    struct map *map;
+    struct object_table *objects;
+    uint64_t cache_tag;
+
+    /* the log (vol/commit.c) */
+    uint64_t committed_seq;
+    uint8_t chain[SHA256_BYTES];
+    uint64_t next_object_id;
+    uint64_t next_data_n;
+    uint64_t next_batch; /* number of the next batch to be opened */
+    uint64_t committed_batch; /* all batches up to this number are durable */
+    uint64_t flush_target; /* the newest batch that a FLUSH waits for */
+    uint32_t uploads; /* data objects on their way */
+    struct waitq committed; /* woken by each commit, failure of an attempt, and fencing */
+    struct waitq work; /* the committer waits here */
+    struct waitq hurry; /* ends back-offs */
+    struct error trouble; /* of the last attempt that failed; code 0 since the last that did not */
+    uint64_t trouble_count;
+
+    struct volume_counts counts;
+};
+
+static inline uint64_t volume_cache_id(const struct volume *volume, uint64_t object_id)
+{
+    return volume->cache_tag << CACHE_TAG_SHIFT | object_id;
+}
+
+/* ---- vol/read.c ---- */
+
+/* Whether page `number` reads as zero on account of an uncommitted batch; its slot is empty.
+ * ret_run: so many pages from it on have the same answer. */
+bool dirty_zeroed(const struct volume *volume, uint64_t number, uint64_t *ret_run);
+/* The content of one page as it is now, in memory (or in one of the frames that the caller holds): 0 and a
+ * reference (NULL: zeroes), or -EAGAIN. */
+int read_page_try(struct volume *volume, uint64_t number, struct frame *const *held, int held_count,
+                  struct page **ret_page);
+
+/* ---- vol/commit.c ---- */
+
+struct batch *commit_open_batch(struct volume *volume); /* the open one, made when there is none */
+void commit_seal(struct volume *volume); /* the open one, if any and not empty */
+void commit_task(void *volume); /* runs as long as the volume is served */
+void commit_kick(struct volume *volume); /* something changed that the committer may act upon */
+/* ---- vol/fold.c ---- */
+
+/* Applies a commit to map and object table, and moves the end of the log behind it. Never parks. */
+int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t hash[SHA256_BYTES],
+               struct error *error);
+
+/* ---- vol/ownership.c ---- */
+
+/* GET and decode; checks that the name inside is ours. -ENOENT when there is none. */
+CO int ownership_read(struct volume *volume, struct register_body *ret_body, char ret_etag[STORE_ETAG_MAX],
+                      struct error *error);
+/* A new volume's register, with us as its owner. -EEXIST: somebody else made one. */
+CO int ownership_create(struct volume *volume, uint64_t size, struct error *error);
+/* Takes the volume whose register reads `body` (which it may change) now. -ESTALE: it changed meanwhile. */
+CO int ownership_take(struct volume *volume, const struct register_body *body, const char *etag, struct error *error);
+/* Whether the register still names us: 0, or -ESHUTDOWN. */
+CO int ownership_confirm(struct volume *volume, struct error *error);
+/* Gives the volume back. */
+CO int ownership_release(struct volume *volume, struct error *error);
+
+/* ---- vol/recover.c ---- */
+
+/* Takes ownership and brings map and object table to the end of the log. */
+CO int recover_open(struct volume *volume, struct error *error);
+
+/* ---- vol/volume.c ---- */
+
+/* Another owner has the volume: everybody is told, nothing more is acknowledged. */
+void volume_fence(struct volume *volume, const struct error *story);
+/* Errors that more attempts within the next seconds are unlikely to mend: no space, no permission. */
+bool volume_is_hard(int code);
+/* Notes a failed attempt (for those who wait in FLUSH) and raises an event when it is the first. */
+void volume_troubled(struct volume *volume, const struct error *error);
+void volume_untroubled(struct volume *volume);
+
+#endif

@@ -1,0 +1,433 @@
+/* Volumes of a shard: their life from the first client to the last.
+ *
+ *              acquire                         idle, stopping
+ *     (none) ──────────> OPENING ──> SERVING ───────────────> RELEASING ──> CLOSED
+ *                           │           │                         │            ^
+ *                           │           └────────> FENCED <───────┘            │
+ *                           └── failed ───────────────┴────────────────────────┘
+ *
+ * Each volume has a keeper: one task that opens it, waits until it is not
+ * wanted any more or another owner has taken it, and closes it.  So whoever asked
+ * first may leave in the middle of the opening, and nobody else is harmed.
+ *
+ * A volume without users stays for a grace period, in case its client comes
+ * back; everything it has is committed first, then ownership is given back.  Users
+ * that come while it is RELEASING wait, and open it anew.
+ *
+ * A CLOSED volume is no longer found; it is freed when its last user has gone. */
+#include "vol/volume.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/text.h"
+#include "vol/flush.h"
+#include "vol/internal.h"
+
+static const char *const state_names[] = { "OPENING", "SERVING", "RELEASING", "FENCED", "CLOSED" };
+static const uint32_t state_moves[] = {
+    [VOLUME_OPENING] = 1u << VOLUME_SERVING | 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
+    [VOLUME_SERVING] = 1u << VOLUME_RELEASING | 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
+    [VOLUME_RELEASING] = 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
+    [VOLUME_FENCED] = 1u << VOLUME_CLOSED,
+    [VOLUME_CLOSED] = 0,
+};
+const struct state_table volume_states = { "volume", state_names, state_moves, 5 };
+
+struct volume_settings volume_settings_default(void)
+{
+    return (struct volume_settings){
+        .memory_bytes = UINT64_C(512) << 20,
+        .dirty_bytes = UINT64_C(256) << 20,
+        .batch_age_ms = 5000,
+        .flush_deadline_ms = 120 * 1000,
+        .read_deadline_ms = 60 * 1000,
+        .release_grace_ms = 5000,
+        .uploads = 16,
+        .lease_ms = 30 * 1000,
+    };
+}
+
+/* ---- the parts of a volume ---- */
+
+static struct volume *volume_new(struct volumes *all, const char *name, size_t name_length, uint64_t create_size)
+{
+    struct volume *volume = memory_new(sizeof *volume);
+    list_init(&volume->link);
+    list_init(&volume->watches);
+    list_init(&volume->batches);
+    volume->all = all;
+    volume->loop = all->loop;
+    volume->name = memory_copy(name, name_length);
+    volume->name_length = name_length;
+    volume->create_size = create_size;
+    char quoted[96];
+    text_quote(name, name_length, quoted, sizeof quoted);
+    snprintf(volume->subject, sizeof volume->subject, "volume '%s'", quoted);
+    group_init(&volume->group, all->loop);
+    waitq_init(&volume->attention);
+    waitq_init(&volume->committed);
+    waitq_init(&volume->work);
+    waitq_init(&volume->hurry);
+    volume->dirty = dirty_new();
+    volume->next_batch = 1;
+    volume->next_data_n = 1;
+    volume->cache_tag = all->next_tag++;
+    list_push_back(&all->all, &volume->link);
+    return volume;
+}
+
+static uint64_t drop_batches(struct volume *volume)
+{
+    uint64_t dropped = 0;
+    while (!list_empty(&volume->batches)) {
+        struct batch *batch = container_of(list_pop_front(&volume->batches), struct batch, link);
+        dropped += (uint64_t)batch->page_count * PAGE_BYTES;
+        batch_free(batch);
+    }
+    volume->open = NULL;
+    volume->batch_count = volume->zero_batches = 0;
+    dirty_free(volume->dirty);
+    volume->dirty = dirty_new();
+    return dropped;
+}
+
+static void volume_free(struct volume *volume)
+{
+    assert(volume->state == VOLUME_CLOSED && volume->users == 0 && !list_linked(&volume->link));
+    assert(list_empty(&volume->watches) && volume->group.count == 0);
+    drop_batches(volume);
+    dirty_free(volume->dirty);
+    map_free(volume->map);
+    object_table_free(volume->objects);
+    register_free(&volume->body);
+    free(volume->name);
+    free(volume);
+}
+
+/* ---- what happens to it ---- */
+
+void volume_fence(struct volume *volume, const struct error *story)
+{
+    if (volume->state == VOLUME_FENCED || volume->state == VOLUME_CLOSED)
+        return;
+    error_copy(&volume->failure, story);
+    state_move(&volume_states, &volume->state, VOLUME_FENCED);
+    event_raise(volume->all->events, EVENT_ERROR, volume->subject,
+                "another owner has taken it; its clients are dropped: %s", story->story);
+    waitq_wake_all(&volume->committed);
+    waitq_wake_all(&volume->work);
+    waitq_wake_all(&volume->attention);
+    waitq_wake_all(&volume->all->changed);
+    /* A watch may take itself out, and no other. */
+    list_for_each_safe(node, &volume->watches) {
+        struct volume_watch *watch = container_of(node, struct volume_watch, link);
+        watch->gone(watch);
+    }
+}
+
+bool volume_is_hard(int code)
+{
+    return code == ENOSPC || code == EDQUOT || code == EACCES || code == EPERM || code == EROFS;
+}
+
+void volume_troubled(struct volume *volume, const struct error *error)
+{
+    bool first = volume->trouble.code == 0;
+    error_copy(&volume->trouble, error);
+    volume->trouble_count++;
+    waitq_wake_all(&volume->committed);
+    if (first)
+        event_raise(volume->all->events, EVENT_WARNING, volume->subject,
+                    "the store does not take what was written; trying on: %s", error->story);
+}
+
+void volume_untroubled(struct volume *volume)
+{
+    if (volume->trouble.code == 0)
+        return;
+    volume->trouble = (struct error)ERROR_NONE;
+    event_raise(volume->all->events, EVENT_INFO, volume->subject, "the store takes what is written again");
+}
+
+/* ---- the keeper ---- */
+
+/* Waits until the volume is not wanted: true; or false when it was fenced or the keeper cancelled. */
+static bool keep_serving(struct volume *volume)
+{
+    for (;;) {
+        if (volume->state != VOLUME_SERVING)
+            return false;
+        uint64_t deadline = UINT64_MAX;
+        if (volume->users == 0) {
+            deadline = volume->idle_since_ns + volume->all->settings.release_grace_ms * NS_PER_MS;
+            if (volume->all->stopping || loop_now_ns(volume->loop) >= deadline)
+                return true;
+        }
+        if (waitq_wait_until(&volume->attention, deadline) == -ECANCELED)
+            return false;
+    }
+}
+
+/* Commits everything, while new users may still come. True: nothing is dirty and there are no users. */
+static bool settle(struct volume *volume)
+{
+    struct error error = ERROR_NONE;
+    int status = flush_until(volume, UINT64_MAX, &error);
+    if (status < 0 && status != -ECANCELED && volume->state == VOLUME_SERVING)
+        sleep_ns(NS_PER_S); /* no space, no permission: its event was raised; what is dirty is kept and tried on */
+    return status == 0 && volume->users == 0 && list_empty(&volume->batches) && volume->state == VOLUME_SERVING;
+}
+
+static void give_back(struct volume *volume)
+{
+    struct error error = ERROR_NONE;
+    int status = ownership_release(volume, &error);
+    if (status == 0)
+        event_raise(volume->all->events, EVENT_INFO, volume->subject, "released at log entry %llu",
+                    (unsigned long long)volume->committed_seq);
+    else if (status == -ESTALE)
+        volume_fence(volume, &error);
+    else
+        event_raise(volume->all->events, EVENT_WARNING, volume->subject,
+                    "everything is saved, but its register could not be released: %s", error.story);
+}
+
+static void serve(struct volume *volume)
+{
+    state_move(&volume_states, &volume->state, VOLUME_SERVING);
+    volume->idle_since_ns = loop_now_ns(volume->loop);
+    event_raise(volume->all->events, EVENT_INFO, volume->subject, "open: epoch %llu, log entry %llu",
+                (unsigned long long)volume->epoch, (unsigned long long)volume->committed_seq);
+    group_spawn(&volume->group, "commit", commit_task, volume);
+    waitq_wake_all(&volume->all->changed);
+    while (keep_serving(volume)) {
+        if (!settle(volume))
+            continue;
+        state_move(&volume_states, &volume->state, VOLUME_RELEASING);
+        group_cancel(&volume->group);
+        group_join(&volume->group);
+        give_back(volume);
+        break;
+    }
+}
+
+/* Nothing was served: another server need not wait for us. */
+static void undo_take(struct volume *volume)
+{
+    int code = volume->failure.code;
+    struct error error = ERROR_NONE;
+    if (volume->epoch != 0 && (code == EBADMSG || code == EMEDIUMTYPE || code == EPROTONOSUPPORT))
+        ownership_release(volume, &error);
+}
+
+static void keeper(void *arg)
+{
+    struct volume *volume = arg;
+    struct volumes *all = volume->all;
+    int status = recover_open(volume, &volume->failure);
+    if (status == 0)
+        serve(volume);
+    else
+        undo_take(volume);
+    group_cancel(&volume->group);
+    group_join(&volume->group);
+    uint64_t dropped = drop_batches(volume);
+    if (dropped > 0)
+        event_raise(all->events, EVENT_ERROR, volume->subject,
+                    "%llu bytes that were written but not flushed are lost", (unsigned long long)dropped);
+    cache_forget(all->cache, volume_cache_id(volume, 0), volume_cache_id(volume, 0) + (UINT64_C(1) << CACHE_TAG_SHIFT));
+    state_move(&volume_states, &volume->state, VOLUME_CLOSED);
+    list_remove(&volume->link);
+    waitq_wake_all(&all->changed);
+    if (volume->users == 0)
+        volume_free(volume);
+}
+
+/* ---- users ---- */
+
+static struct volume *find(struct volumes *all, const char *name, size_t name_length)
+{
+    list_for_each(node, &all->all) {
+        struct volume *volume = container_of(node, struct volume, link);
+        if (volume->name_length == name_length && memcmp(volume->name, name, name_length) == 0)
+            return volume;
+    }
+    return NULL;
+}
+
+void volumes_release(struct volumes *all, struct volume *volume)
+{
+    assert(volume->users > 0 && volume->all == all);
+    if (--volume->users > 0)
+        return;
+    volume->idle_since_ns = loop_now_ns(all->loop);
+    if (volume->state == VOLUME_CLOSED)
+        volume_free(volume);
+    else
+        waitq_wake_all(&volume->attention);
+}
+
+int volumes_acquire(struct volumes *all, const char *name, size_t name_length, uint64_t create_size,
+                    struct volume **ret_volume, struct error *error)
+{
+    assert(name_length <= VOLUME_NAME_MAX);
+    for (;;) {
+        if (all->stopping)
+            return error_set(error, ESHUTDOWN, "the server is shutting down");
+        struct volume *volume = find(all, name, name_length);
+        if (volume == NULL) {
+            volume = volume_new(all, name, name_length, create_size);
+            group_spawn(&all->group, "keeper", keeper, volume);
+        }
+        if (volume->state == VOLUME_RELEASING || volume->state == VOLUME_FENCED) {
+            if (waitq_wait(&all->changed) < 0)
+                return error_set(error, ECANCELED, "given up while the volume was being released");
+            continue;
+        }
+        volume->users++;
+        int status = 0;
+        while (volume->state == VOLUME_OPENING && status == 0)
+            status = waitq_wait(&all->changed);
+        if (volume->state == VOLUME_SERVING && status == 0) {
+            *ret_volume = volume;
+            return 0;
+        }
+        if (status < 0)
+            error_set(error, ECANCELED, "given up while the volume was being opened");
+        else if (volume->failure.code != 0)
+            status = error_copy(error, &volume->failure);
+        else
+            status = error_set(error, ESHUTDOWN, "%s was closed again", volume->subject);
+        volumes_release(all, volume);
+        return status;
+    }
+}
+
+void volume_watch(struct volume *volume, struct volume_watch *watch)
+{
+    list_push_back(&volume->watches, &watch->link);
+    if (volume->state != VOLUME_SERVING)
+        watch->gone(watch);
+}
+
+void volume_unwatch(struct volume_watch *watch)
+{
+    list_remove(&watch->link);
+}
+
+/* ---- the shard ---- */
+
+static uint64_t shrink_cache(void *arg, uint64_t bytes)
+{
+    return cache_shrink(arg, bytes);
+}
+
+struct volumes *volumes_new(struct loop *loop, struct store *store, struct host *host, struct event_sink *events,
+                            const struct volume_settings *settings)
+{
+    struct volumes *all = memory_new(sizeof *all);
+    all->loop = loop;
+    all->store = store;
+    all->host = host;
+    all->events = events;
+    all->settings = *settings;
+    list_init(&all->all);
+    group_init(&all->group, loop);
+    waitq_init(&all->changed);
+    all->pool = page_pool_new(loop, settings->memory_bytes);
+    all->cache = cache_new(all->pool, loop_random_u64(loop));
+    page_pool_on_shortage(all->pool, shrink_cache, all->cache);
+    /* What cannot be evicted (dirty pages, pages that replies hold, frames on their way in) must stay below the
+     * whole, so that nobody waits for memory that only the waiting ones could free. */
+    uint64_t memory = settings->memory_bytes;
+    if (all->settings.dirty_bytes > memory / 2)
+        all->settings.dirty_bytes = memory / 2;
+    gate_init(&all->dirty_gate, all->settings.dirty_bytes);
+    gate_init(&all->reply_gate, memory / 4);
+    gate_init(&all->fetch_gate, memory / 8);
+    return all;
+}
+
+static void wake_keepers(struct volumes *all)
+{
+    waitq_wake_all(&all->changed);
+    list_for_each(node, &all->all) {
+        struct volume *volume = container_of(node, struct volume, link);
+        waitq_wake_all(&volume->attention);
+        waitq_wake_all(&volume->hurry);
+    }
+}
+
+int volumes_shutdown(struct volumes *all, uint64_t deadline_ns, struct error *error)
+{
+    all->stopping = true;
+    wake_keepers(all);
+    int status = 0;
+    while (!list_empty(&all->all) && status == 0)
+        status = waitq_wait_until(&all->changed, deadline_ns);
+    if (!list_empty(&all->all)) {
+        const struct volume *volume = container_of(all->all.next, struct volume, link);
+        status = error_set(error, EIO, "%s could not be saved in time: %s", volume->subject,
+                           volume->trouble.code != 0 ? volume->trouble.story : "the store is slow");
+    } else {
+        status = 0;
+    }
+    group_cancel(&all->group);
+    group_join(&all->group);
+    return status;
+}
+
+void volumes_abandon(struct volumes *all)
+{
+    all->stopping = true;
+    group_cancel(&all->group);
+    group_join(&all->group);
+}
+
+void volumes_free(struct volumes *all)
+{
+    if (all == NULL)
+        return;
+    assert(list_empty(&all->all));
+    cache_free(all->cache);
+    page_pool_free(all->pool);
+    free(all);
+}
+
+void volumes_walk(struct volumes *all, void (*visit)(void *arg, struct volume *volume), void *arg)
+{
+    list_for_each(node, &all->all)
+        visit(arg, container_of(node, struct volume, link));
+}
+
+/* ---- questions ---- */
+
+uint64_t volume_size(const struct volume *volume)
+{
+    return volume->size;
+}
+
+const char *volume_subject(const struct volume *volume)
+{
+    return volume->subject;
+}
+
+struct volume_counts volume_read_counts(const struct volume *volume)
+{
+    struct volume_counts counts = volume->counts;
+    list_for_each(node, &volume->batches)
+        counts.dirty_bytes += container_of(node, struct batch, link)->charged;
+    counts.uncommitted_batches = volume->batch_count;
+    counts.committed_seq = volume->committed_seq;
+    counts.epoch = volume->epoch;
+    if (volume->map != NULL) {
+        counts.mapped_pages = map_mapped_pages(volume->map);
+        counts.map_bytes = map_memory_bytes(volume->map);
+    }
+    return counts;
+}
