@@ -1,0 +1,177 @@
+/* Replies: put together as requests complete, sent in batches.
+ *
+ * Whoever completes a request queues its reply and makes the sender ready; it
+ * runs after everybody who was ready before, above all the reader that is
+ * still starting a batch of requests.  So the replies of a batch leave in one
+ * system call without anyone waiting for a timer.
+ *
+ * Invariant: the first reply in the queue may be sent in part, all others are
+ * untouched.
+ *
+ * What can fail: the peer does not read.  The sender then parks, the queue
+ * grows to the connection's limits, and the reader stops (request_take()).
+ * When nothing moves for too long, or the peer is gone, replies are dropped as
+ * they come, and the connection ends when nothing is in flight. */
+#include "nbd/reply.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/text.h"
+#include "nbd/connection.h"
+#include "rt/loop.h"
+
+void reply_wake_sender(struct connection *connection)
+{
+    if (!connection->sender_idle)
+        return;
+    connection->sender_idle = false;
+    coroutine_wake(connection->sender);
+}
+
+static void queue(struct request *request)
+{
+    struct connection *connection = request->connection;
+    if (connection->broken)
+        request_release(request);
+    else
+        list_push_back(&connection->replies, &request->link);
+    reply_wake_sender(connection);
+}
+
+void reply_success(struct request *request)
+{
+    const struct nbd_request *wire = &request->wire;
+    assert(!request->header_sent && request->pieces_sent == 0);
+    if (!request->connection->structured) {
+        nbd_encode_simple_reply(request->header, NBD_SUCCESS, wire->cookie);
+        request->header_length = NBD_SIMPLE_REPLY_BYTES;
+    } else if (wire->command == NBD_CMD_READ && wire->length > 0) {
+        nbd_encode_chunk_offset_data(request->header, wire->cookie, wire->offset, wire->length);
+        request->header_length = NBD_CHUNK_OFFSET_BYTES;
+    } else {
+        nbd_encode_chunk_none(request->header, wire->cookie);
+        request->header_length = NBD_CHUNK_BYTES;
+    }
+    queue(request);
+}
+
+static void put_message(struct request *request, const char *text)
+{
+    size_t length = strnlen(text, NBD_MESSAGE_MAX);
+    while (length > 0 && !text_is_utf8(text, length))
+        length--;
+    request->message = memory_copy(text, length);
+    request->message_length = (uint32_t)length;
+}
+
+void reply_error(struct request *request, int code, const struct error *error)
+{
+    uint32_t number = nbd_wire_error(code);
+    assert(!request->header_sent && request->data.piece_count == 0);
+    if (request->connection->structured) {
+        put_message(request, error != NULL && error->story[0] != '\0' ? error->story : strerror(-code));
+        nbd_encode_chunk_error(request->header, request->wire.cookie, number, (uint16_t)request->message_length);
+        request->header_length = NBD_CHUNK_ERROR_BYTES;
+    } else {
+        nbd_encode_simple_reply(request->header, number, request->wire.cookie);
+        request->header_length = NBD_SIMPLE_REPLY_BYTES;
+    }
+    queue(request);
+}
+
+/* ---- the sender ---- */
+
+struct batch {
+    int pieces;
+    size_t bytes;
+    struct list complete; /* requests all of whose reply is in it */
+};
+
+static void add_piece(struct connection *connection, struct batch *batch, const void *bytes, size_t length)
+{
+    connection->send_pieces[batch->pieces++] = (struct iovec){ .iov_base = (void *)bytes, .iov_len = length };
+    batch->bytes += length;
+}
+
+/* Adds what fits of the first reply in the queue; true when that was all of it. */
+static bool gather_reply(struct connection *connection, struct batch *batch, struct request *request)
+{
+    const struct volume_data *data = &request->data;
+    if (!request->header_sent) {
+        request->header_sent = true;
+        add_piece(connection, batch, request->header, request->header_length);
+        if (request->message_length > 0)
+            add_piece(connection, batch, request->message, request->message_length);
+    }
+    while (request->pieces_sent < data->piece_count) {
+        if (batch->pieces == NBD_SEND_PIECES || batch->bytes >= NBD_SEND_BYTES)
+            return false;
+        const struct iovec *piece = &data->pieces[request->pieces_sent++];
+        add_piece(connection, batch, piece->iov_base, piece->iov_len);
+    }
+    return true;
+}
+
+static void gather(struct connection *connection, struct batch *batch)
+{
+    list_init(&batch->complete);
+    batch->pieces = 0;
+    batch->bytes = 0;
+    for (int replies = 0; replies < NBD_SEND_REPLIES && !list_empty(&connection->replies); replies++) {
+        /* Room for a header and a message. */
+        if (batch->pieces + 2 > NBD_SEND_PIECES || batch->bytes >= NBD_SEND_BYTES)
+            break;
+        struct request *request = container_of(connection->replies.next, struct request, link);
+        if (!gather_reply(connection, batch, request))
+            break;
+        list_remove(&request->link);
+        list_push_back(&batch->complete, &request->link);
+    }
+}
+
+static void release_all(struct list *requests)
+{
+    struct list *link;
+    while ((link = list_pop_front(requests)) != NULL)
+        request_release(container_of(link, struct request, link));
+}
+
+static CO int send_batch(struct connection *connection)
+{
+    struct batch batch;
+    gather(connection, &batch);
+    assert(batch.pieces > 0);
+    watchdog_start(&connection->send_stall, connection->service->settings.send_stall_ms * NS_PER_MS);
+    int rc = channel_write(connection->channel, connection->send_pieces, batch.pieces);
+    watchdog_stop(&connection->send_stall);
+    release_all(&batch.complete);
+    return rc;
+}
+
+CO int reply_send_all(struct connection *connection)
+{
+    assert(connection->sender == coroutine_self());
+    for (;;) {
+        int rc = 0;
+        if (!list_empty(&connection->replies)) {
+            rc = send_batch(connection);
+        } else if (connection->reader == NULL && connection->in_flight == 0) {
+            return 0;
+        } else {
+            connection->sender_idle = true;
+            rc = coroutine_park();
+            connection->sender_idle = false;
+        }
+        if (rc < 0)
+            return rc;
+    }
+}
+
+void reply_break(struct connection *connection)
+{
+    connection->broken = true;
+    release_all(&connection->replies);
+}

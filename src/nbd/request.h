@@ -1,0 +1,48 @@
+/* One request: checked, carried out, answered. */
+#ifndef CAIRN_NBD_REQUEST_H
+#define CAIRN_NBD_REQUEST_H
+
+#include <stdint.h>
+
+#include "base/list.h"
+#include "nbd/codec.h"
+#include "vol/volume.h"
+
+struct connection;
+
+struct request {
+    struct list link; /* in its connection's `spare` or `replies` */
+    struct connection *connection;
+    struct nbd_request wire;
+    uint32_t counted_bytes; /* in the connection's bytes_in_flight */
+
+    struct volume_data data;   /* what a READ answers */
+    struct volume_write write; /* of a WRITE, between begin and finish */
+
+    /* The reply: the header, then either the data or the message. */
+    uint8_t header[NBD_CHUNK_OFFSET_BYTES];
+    uint32_t header_length;
+    char *message; /* NULL: none */
+    uint32_t message_length;
+    bool header_sent;     /* and the message */
+    uint32_t pieces_sent; /* of the data */
+};
+
+/* Waits until the connection may have one more request that answers with `read_bytes`.
+ * -ECANCELED when no more is to be started. */
+CO int request_take(struct connection *connection, uint32_t read_bytes, struct request **ret_request);
+/* Back into the pool: its reply was sent, or nobody wants it. */
+void request_release(struct request *request);
+void request_free_spare(struct connection *connection); /* when the connection ends */
+
+/* 0, or -errno with the story: what is wrong with it.  Nothing but the request and the export's properties counts. */
+int request_check(const struct connection *connection, const struct nbd_request *wire, struct error *error);
+
+/* Carries out a request that passed the check and answers it, at once or from a task.  Not for WRITE and DISC. */
+void request_start(struct request *request);
+/* The same for a WRITE whose payload was received. */
+void request_start_write(struct request *request);
+/* Answers at once. */
+void request_fail(struct request *request, int code, const struct error *error);
+
+#endif

@@ -1,0 +1,250 @@
+/* The transmission phase: the reader of requests.
+ *
+ * One receive fetches as many requests as have arrived; each complete one is
+ * started before the reader parks again, so that their replies leave together
+ * (reply.c).  The payload of a WRITE is received into the pages that will
+ * become part of the disk: what the buffer holds of it is copied, the rest is
+ * received straight into them, and what follows behind it into the buffer in
+ * the same call.
+ *
+ * The reader stops reading, for this client only, when the connection has as
+ * much in flight as its limits allow (request_take()), and when too much
+ * written data waits for the store (volume_write_begin()).
+ *
+ * What can fail: the client hangs up or sends something that is no request;
+ * then nothing more can be understood, what was started is finished, and the
+ * connection ends.  A WRITE whose payload does not come is forgotten, and has
+ * changed nothing.  A refused WRITE's payload is read and dropped. */
+#include "nbd/transmission.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "nbd/connection.h"
+#include "nbd/reply.h"
+#include "nbd/request.h"
+#include "rt/loop.h"
+
+static uint32_t waiting_bytes(const struct connection *connection)
+{
+    assert(connection->taken <= connection->received && connection->received <= NBD_RECEIVE_BYTES);
+    return connection->received - connection->taken;
+}
+
+static int end_because(struct connection *connection, const char *end)
+{
+    if (connection->end == NULL)
+        connection->end = end;
+    return -EPIPE;
+}
+
+static int end_of_stream(struct connection *connection, ssize_t rc)
+{
+    if (connection->payload_stall.bitten)
+        return end_because(connection, "stopped in the middle of a WRITE");
+    if (connection->send_stall.bitten)
+        return end_because(connection, "did not take its replies");
+    if (rc == 0)
+        return end_because(connection, "hung up");
+    return end_because(connection, rc == -ECANCELED ? "was cut off" : strerror((int)-rc));
+}
+
+/* ---- payload ---- */
+
+/* Copies what was received of the payload already; returns how much that is. */
+static uint32_t copy_payload(struct connection *connection, const struct volume_write *write)
+{
+    uint32_t length = write->length < waiting_bytes(connection) ? write->length : waiting_bytes(connection);
+    uint32_t done = 0;
+    while (done < length) {
+        int count = volume_write_pieces(write, done, connection->payload_pieces, NBD_PAYLOAD_PIECES);
+        assert(count > 0);
+        for (int i = 0; i < count && done < length; i++) {
+            struct iovec *piece = &connection->payload_pieces[i];
+            size_t part = piece->iov_len < length - done ? piece->iov_len : length - done;
+            memcpy(piece->iov_base, connection->receive + connection->taken, part);
+            connection->taken += (uint32_t)part;
+            done += (uint32_t)part;
+        }
+    }
+    return done;
+}
+
+/* Receives the rest of the payload, and into the empty buffer whatever comes with it. */
+static CO int receive_payload(struct connection *connection, const struct volume_write *write, uint32_t done)
+{
+    uint64_t stall_ns = connection->service->settings.payload_stall_ms * NS_PER_MS;
+    assert(waiting_bytes(connection) == 0);
+    connection->taken = connection->received = 0;
+    while (done < write->length) {
+        uint32_t left = write->length - done, offered = 0;
+        int count = volume_write_pieces(write, done, connection->payload_pieces, NBD_PAYLOAD_PIECES);
+        for (int i = 0; i < count; i++)
+            offered += (uint32_t)connection->payload_pieces[i].iov_len;
+        assert(offered > 0 && offered <= left);
+        if (offered == left)
+            connection->payload_pieces[count++] = (struct iovec){
+                .iov_base = connection->receive,
+                .iov_len = connection->large_writes ? NBD_RECEIVE_TAIL_BYTES : NBD_RECEIVE_BYTES,
+            };
+        watchdog_start(&connection->payload_stall, stall_ns);
+        ssize_t rc = channel_read(connection->channel, connection->payload_pieces, count);
+        watchdog_stop(&connection->payload_stall);
+        if (rc <= 0)
+            return end_of_stream(connection, rc);
+        if ((size_t)rc > left) {
+            connection->received = (uint32_t)((size_t)rc - left);
+            return 0;
+        }
+        done += (uint32_t)rc;
+    }
+    return 0;
+}
+
+/* Reads the payload of a WRITE that is refused, and drops it. */
+static CO int drop_payload(struct connection *connection, uint32_t length)
+{
+    for (;;) {
+        uint32_t part = length < waiting_bytes(connection) ? length : waiting_bytes(connection);
+        connection->taken += part;
+        length -= part;
+        if (length == 0)
+            return 0;
+        const struct iovec piece = { .iov_base = connection->receive, .iov_len = NBD_RECEIVE_BYTES };
+        connection->taken = connection->received = 0;
+        ssize_t rc = channel_read(connection->channel, &piece, 1);
+        if (rc <= 0)
+            return end_of_stream(connection, rc);
+        connection->received = (uint32_t)rc;
+    }
+}
+
+/* ---- requests ---- */
+
+static CO int refuse(struct request *request, int code, const struct error *error)
+{
+    int rc = 0;
+    if (request->wire.command == NBD_CMD_WRITE)
+        rc = drop_payload(request->connection, request->wire.length);
+    request_fail(request, code, error);
+    return rc;
+}
+
+/* A request that does not pass the check, which is asked again for the story: the good ones should not pay for it. */
+static CO int refuse_misfit(struct request *request)
+{
+    struct error error = ERROR_NONE;
+    int rc = request_check(request->connection, &request->wire, &error);
+    return refuse(request, rc, &error);
+}
+
+static CO int take_write(struct connection *connection, struct request *request)
+{
+    struct volume_write *write = &request->write;
+    const struct nbd_request *wire = &request->wire;
+    connection->large_writes = wire->length >= NBD_LARGE_WRITE_BYTES;
+    int rc = volume_write_begin_try(connection->volume, wire->offset, wire->length, write);
+    if (rc == -EAGAIN)
+        rc = volume_write_begin(connection->volume, wire->offset, wire->length, write);
+    if (rc < 0)
+        return refuse(request, rc, NULL);
+    uint32_t done = copy_payload(connection, write);
+    if (done < wire->length) {
+        rc = receive_payload(connection, write, done);
+        if (rc < 0) {
+            volume_write_abort(write);
+            request_release(request);
+            return rc;
+        }
+    }
+    request_start_write(request);
+    return 0;
+}
+
+static CO int take_request(struct connection *connection, const struct nbd_request *wire)
+{
+    struct request *request;
+    if (wire->command == NBD_CMD_DISC)
+        return end_because(connection, "disconnected");
+    int refused = request_check(connection, wire, NULL);
+    int rc = request_take(connection, refused == 0 && wire->command == NBD_CMD_READ ? wire->length : 0, &request);
+    if (rc < 0)
+        return end_of_stream(connection, rc);
+    request->wire = *wire;
+    if (refused < 0)
+        return refuse_misfit(request);
+    if (wire->command == NBD_CMD_WRITE && wire->length > 0)
+        return take_write(connection, request);
+    request_start(request);
+    return 0;
+}
+
+/* Starts every request that has arrived whole, and the last one's payload. */
+static CO int take_requests(struct connection *connection)
+{
+    struct nbd_counts *counts = &connection->service->counts;
+    struct nbd_request wire;
+    while (waiting_bytes(connection) >= NBD_REQUEST_BYTES) {
+        if (nbd_decode_request(connection->receive + connection->taken, &wire) < 0)
+            return end_because(connection, "sent something that is not a request");
+        connection->taken += NBD_REQUEST_BYTES;
+        if (wire.command < NBD_COMMANDS)
+            counts->requests[wire.command]++;
+        int rc = take_request(connection, &wire);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static CO int receive_some(struct connection *connection)
+{
+    uint32_t rest = waiting_bytes(connection);
+    assert(rest < NBD_REQUEST_BYTES);
+    if (rest > 0 && connection->taken > 0)
+        memmove(connection->receive, connection->receive + connection->taken, rest);
+    connection->taken = 0;
+    connection->received = rest;
+    uint32_t room = connection->large_writes ? NBD_RECEIVE_TAIL_BYTES : NBD_RECEIVE_BYTES;
+    const struct iovec piece = { .iov_base = connection->receive + rest, .iov_len = room - rest };
+    ssize_t rc = channel_read(connection->channel, &piece, 1);
+    if (rc <= 0)
+        return end_of_stream(connection, rc);
+    connection->received += (uint32_t)rc;
+    return 0;
+}
+
+static CO void reader_main(void *arg)
+{
+    struct connection *connection = arg;
+    int rc = 0;
+    while (rc == 0) {
+        rc = receive_some(connection);
+        if (rc == 0)
+            rc = take_requests(connection);
+    }
+    connection->reader = NULL;
+    reply_wake_sender(connection);
+}
+
+/* ---- the whole ---- */
+
+CO void transmission_run(struct connection *connection)
+{
+    connection_move(connection, CONNECTION_SERVING);
+    connection->sender = coroutine_self();
+    /* An end that is known by now, such as the loss of the volume, came before the first request. */
+    if (connection->end == NULL)
+        connection->reader = group_spawn(&connection->group, "reader", reader_main, connection);
+    int rc = reply_send_all(connection);
+    connection_move(connection, CONNECTION_FINISHING);
+    if (rc < 0) {
+        if (connection->end == NULL)
+            connection->end = connection->send_stall.bitten ? "did not take its replies" : "left without its replies";
+        reply_break(connection);
+        channel_shutdown(connection->channel);
+    }
+    group_join(&connection->group);
+    assert(connection->reader == NULL && list_empty(&connection->replies));
+}
