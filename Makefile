@@ -1,0 +1,56 @@
+# The front door.  `make help` tells what there is; meson and ninja do the work (meson.build, tools/build).
+# Whatever a target needs from the system's packages, tools/deps installs first, where it is missing.
+
+.DEFAULT_GOAL := build/cairn
+.PHONY: build/cairn run test bench soak fuzz sim format lint install clean help
+
+SEEDS ?= 1000
+FIRST ?= 1
+ROUNDS ?= 10000
+SECONDS ?= 600
+
+build/cairn: ## build the program (this is what plain `make` does)
+	@tools/deps build
+	@tools/build release cairn
+
+run: build/cairn ## serve disks on localhost:10809, kept in a directory of your own; FLAGS='--port 10810' adds flags
+	@build/cairn serve $(FLAGS)
+
+test: ## build all variants and run all tests; STEPS='unit sim' runs some (tools/test --list)
+	@tools/deps test
+	@tools/test $(STEPS)
+
+bench: build/cairn ## measure, side by side with nbdkit
+	@tools/deps bench
+	@bench/run
+
+soak: build/cairn ## kill the server and check what it kept, ROUNDS=10000 times
+	@tools/deps test
+	@test/integration/kill_loop.py --rounds $(ROUNDS)
+
+fuzz: ## fuzz each decoder for SECONDS=600
+	@tools/deps fuzz
+	@tools/fuzz $(SECONDS)
+
+sim: ## simulate whole servers: SEEDS=1000 worlds from FIRST=1 on
+	@tools/deps test
+	@tools/build release
+	@build/test/sim/sim --first $(FIRST) --seeds $(SEEDS)
+
+format: ## put all C code into the project's form
+	@tools/deps lint
+	@find src test bench -name '*.[ch]' -print0 | xargs -0 clang-format -i
+
+lint: ## check form, layers, and what clang-tidy finds
+	@tools/deps lint
+	@tools/lint
+
+install: build/cairn ## install below PREFIX (/usr/local): program, man page, documents
+	@meson configure build -Dprefix=$(or $(PREFIX),/usr/local)
+	@meson install -C build
+
+clean: ## remove everything that was built
+	rm -rf build build-clang build-asan build-tsan build-fuzz
+
+help: ## show this
+	@sed -n 's/^\([a-z/]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | sed 's/^  build.cairn/  all/' | expand -t 12

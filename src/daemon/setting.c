@@ -1,0 +1,314 @@
+/* The table of settings, and how the text of each kind becomes a value.
+ *
+ * Limits stand in the table with their reasons.  A value that does not fit is
+ * refused with what was wrong with it and what would be right: there is no
+ * rounding and no silent default. */
+#include "daemon/setting.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "daemon/config.h"
+#include "vol/format/format.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define SECOND UINT64_C(1000) /* durations are kept in milliseconds */
+#define HOUR (3600 * SECOND)
+
+/* As MEMORY_PER_THREAD of server.c: one thread is the least. */
+#define MEMORY_LEAST (128 * MIB)
+#define MEMORY_MOST (UINT64_C(1) << 44)
+/* Two data objects: one fills while the other is on its way. */
+#define WRITE_BUFFER_LEAST (16 * MIB)
+#define THREADS_MOST 64 /* as rt/shard.h */
+#define CONNECTIONS_MOST 65536
+#define REQUESTS_MOST 4096
+
+static const char *const log_levels[] = { "DEBUG", "INFO", "WARNING", "ERROR", NULL };
+static const char *const log_formats[] = { "text", "json", NULL };
+
+#define AT(member) .offset = offsetof(struct config, member)
+
+const struct setting setting_table[SETTING_COUNT] = {
+    [SETTING_HOST] = { "host", SETTING_TEXT, SETTINGS_SERVE, AT(host), .fallback = "localhost", .argument = "HOST",
+                       .help = "name or address to listen on" },
+    [SETTING_PORT] = { "port", SETTING_NUMBER, SETTINGS_SERVE, AT(port), .fallback = "10809", .least = 0, .most = 65535,
+                       .argument = "PORT", .help = "TCP port to listen on; 0 takes any that is free" },
+    [SETTING_UNIX] = { "unix", SETTING_TEXT, SETTINGS_SERVE, AT(unix_path), .argument = "PATH",
+                       .help = "listen on a unix socket; without TCP, unless --host or --port is given too" },
+    [SETTING_STORE] = { "store", SETTING_TEXT, SETTINGS_STORE, AT(store), .argument = "URL",
+                        .help = "where the disks are kept: dir:PATH" },
+    [SETTING_SIZE] = { "size", SETTING_DISK_SIZE, SETTINGS_SERVE, AT(size_bytes), .fallback = "1GB", .argument = "SIZE",
+                       .help = "size of a volume that is created on first use" },
+    [SETTING_READ_ONLY] = { "read-only", SETTING_SWITCH, SETTINGS_SERVE, AT(read_only), .fallback = "no",
+                            .argument = "yes|no", .help = "let no client write" },
+    [SETTING_MEMORY] = { "memory", SETTING_BYTES, SETTINGS_SERVE, AT(memory_bytes), .fallback = "1GB",
+                         .least = MEMORY_LEAST, .most = MEMORY_MOST, .argument = "SIZE",
+                         .help = "bound of read cache, write buffer and data on its way" },
+    [SETTING_WRITE_BUFFER] = { "write-buffer", SETTING_BYTES, SETTINGS_SERVE, AT(write_buffer_bytes),
+                               .least = WRITE_BUFFER_LEAST, .most = MEMORY_MOST, .argument = "SIZE",
+                               .help = "how much of it may hold writes that are not in the store yet; a quarter of "
+                                       "--memory unless given" },
+    [SETTING_THREADS] = { "threads", SETTING_NUMBER, SETTINGS_SERVE, AT(threads), .fallback = "0", .least = 0,
+                          .most = THREADS_MOST, .argument = "N",
+                          .help = "threads that serve volumes, each volume on one of them; 0: as many as CPUs, at "
+                                  "most 4" },
+    [SETTING_CONNECTIONS] = { "connections", SETTING_NUMBER, SETTINGS_SERVE, AT(connections), .fallback = "256",
+                              .least = 1, .most = CONNECTIONS_MOST, .argument = "N",
+                              .help = "connections at once, for each thread" },
+    [SETTING_REQUESTS] = { "requests", SETTING_NUMBER, SETTINGS_SERVE, AT(requests), .fallback = "1024", .least = 1,
+                           .most = REQUESTS_MOST, .argument = "N", .help = "requests in flight on one connection" },
+    [SETTING_BATCH_AGE] = { "batch-age", SETTING_DURATION, SETTINGS_SERVE, AT(batch_age_ms), .fallback = "5s",
+                            .least = 10, .most = HOUR, .argument = "TIME",
+                            .help = "a write that nobody flushes is on its way to the store after this time" },
+    [SETTING_RELEASE_GRACE] = { "release-grace", SETTING_DURATION, SETTINGS_SERVE, AT(release_grace_ms),
+                                .fallback = "5s", .least = 0, .most = HOUR, .argument = "TIME",
+                                .help = "how long a volume stays ours after its last client has gone" },
+    [SETTING_FLUSH_DEADLINE] = { "flush-deadline", SETTING_DURATION, SETTINGS_SERVE, AT(flush_deadline_ms),
+                                 .fallback = "120s", .least = SECOND, .most = HOUR, .argument = "TIME",
+                                 .help = "a flush that took this long is answered with an error; its data is kept and "
+                                         "tried on" },
+    [SETTING_HANDSHAKE_DEADLINE] = { "handshake-deadline", SETTING_DURATION, SETTINGS_SERVE, AT(handshake_deadline_ms),
+                                     .fallback = "30s", .least = 100, .most = HOUR, .argument = "TIME",
+                                     .help = "a client that has not chosen its export by then is cut off" },
+    [SETTING_SHUTDOWN_DEADLINE] = { "shutdown-deadline", SETTING_DURATION, SETTINGS_SERVE, AT(shutdown_deadline_ms),
+                                    .fallback = "30s", .least = 100, .most = HOUR, .argument = "TIME",
+                                    .help = "how long a stopping server tries to save what is unwritten" },
+    [SETTING_LOG_LEVEL] = { "log-level", SETTING_CHOICE, SETTINGS_LOG, AT(log_level), .fallback = "INFO",
+                            .choices = log_levels, .argument = "LEVEL",
+                            .help = "the least level that is logged: DEBUG, INFO, WARNING or ERROR" },
+    [SETTING_LOG_FORMAT] = { "log-format", SETTING_CHOICE, SETTINGS_LOG, AT(log_format), .fallback = "text",
+                             .choices = log_formats, .argument = "FORMAT",
+                             .help = "text for people, json for programs: one object a line" },
+    [SETTING_CONFIG] = { "config", SETTING_TEXT, SETTINGS_STORE, AT(config_path), .argument = "PATH",
+                         .help = "configuration file; /etc/cairn.conf, where it exists, unless given" },
+};
+
+const struct setting *setting_find(const char *name)
+{
+    for (int i = 0; i < SETTING_COUNT; i++)
+        if (strcmp(setting_table[i].name, name) == 0)
+            return &setting_table[i];
+    return NULL;
+}
+
+/* How many single letters must be put in, left out or changed to make `b` of `a`. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+    unsigned row[SETTING_NAME_MAX + 1];
+    size_t length = strlen(b);
+
+    assert(length <= SETTING_NAME_MAX);
+    for (size_t j = 0; j <= length; j++)
+        row[j] = (unsigned)j;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < length; j++) {
+            unsigned changed = diagonal + (tolower((unsigned char)a[i]) != b[j]);
+            unsigned shorter = row[j + 1] + 1, longer = row[j] + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = shorter < longer ? shorter : longer;
+            if (changed < row[j + 1])
+                row[j + 1] = changed;
+        }
+    }
+    return row[length];
+}
+
+const char *setting_suggest(const char *name)
+{
+    const char *nearest = NULL;
+    unsigned least = 3; /* more than two slips, and the guess teaches nothing */
+
+    if (strlen(name) > SETTING_NAME_MAX)
+        return NULL;
+    for (int i = 0; i < SETTING_COUNT; i++) {
+        unsigned distance = edit_distance(name, setting_table[i].name);
+        if (distance < least && distance < strlen(setting_table[i].name)) {
+            least = distance;
+            nearest = setting_table[i].name;
+        }
+    }
+    return nearest;
+}
+
+void setting_variable(const struct setting *setting, char ret_variable[SETTING_NAME_MAX + 4])
+{
+    char *out = ret_variable + sprintf(ret_variable, "NBD_");
+
+    assert(strlen(setting->name) < SETTING_NAME_MAX);
+    for (const char *in = setting->name; *in != '\0'; in++)
+        *out++ = *in == '-' ? '_' : (char)toupper((unsigned char)*in);
+    *out = '\0';
+}
+
+const struct setting *setting_of_variable(const char *variable)
+{
+    for (int i = 0; i < SETTING_COUNT; i++) {
+        char own[SETTING_NAME_MAX + 4];
+        setting_variable(&setting_table[i], own);
+        if (strcmp(own, variable) == 0)
+            return &setting_table[i];
+    }
+    return NULL;
+}
+
+bool setting_is_s3(const char *name)
+{
+    return strncmp(name, "s3-", 3) == 0;
+}
+
+/* Decimal digits only: strtoull() would take signs, blanks and 0x. */
+static bool parse_digits(const char *text, uint64_t *ret_value, const char **ret_end)
+{
+    uint64_t value = 0;
+    const char *at = text;
+
+    for (; *at >= '0' && *at <= '9'; at++)
+        if (__builtin_mul_overflow(value, UINT64_C(10), &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value))
+            return false;
+    if (at == text)
+        return false;
+    *ret_value = value;
+    *ret_end = at;
+    return true;
+}
+
+static int parse_number(const struct setting *setting, const char *text, uint64_t *ret_value, struct error *error)
+{
+    uint64_t value;
+    const char *end;
+
+    if (!parse_digits(text, &value, &end) || *end != '\0' || value < setting->least || value > setting->most)
+        return error_set(error, EINVAL, "'%s' is not %s: write a number from %llu to %llu", text,
+                         strcmp(setting->argument, "PORT") == 0 ? "a port" : "a number that fits",
+                         (unsigned long long)setting->least, (unsigned long long)setting->most);
+    *ret_value = value;
+    return 0;
+}
+
+static int parse_bytes(const struct setting *setting, const char *text, uint64_t *ret_value, struct error *error)
+{
+    uint64_t bytes;
+    char least[TEXT_SIZE_MAX], most[TEXT_SIZE_MAX];
+
+    int result = text_parse_size(text, &bytes, error);
+    if (result < 0)
+        return result;
+    text_format_size(setting->least, least);
+    text_format_size(setting->most, most);
+    if (bytes < setting->least)
+        return error_set(error, ERANGE, "'%s' is too little: write at least %s", text, least);
+    if (bytes > setting->most)
+        return error_set(error, ERANGE, "'%s' is too much: write at most %s", text, most);
+    *ret_value = bytes;
+    return 0;
+}
+
+static int parse_disk_size(const char *text, uint64_t *ret_value, struct error *error)
+{
+    uint64_t bytes;
+
+    int result = text_parse_size(text, &bytes, error);
+    if (result < 0)
+        return result;
+    if (bytes == 0)
+        return error_set(error, EINVAL, "'%s' is no size for a disk: write at least 512 bytes", text);
+    if (bytes > VOLUME_BYTES_MAX)
+        return error_set(error, ERANGE, "'%s' is too large for a disk: write at most 64TB", text);
+    if (bytes % 512 != 0)
+        return error_set(error, EINVAL, "'%s' is not a multiple of 512 bytes: write %llu or %llu", text,
+                         (unsigned long long)(bytes / 512 * 512 > 0 ? bytes / 512 * 512 : 512),
+                         (unsigned long long)(bytes / 512 * 512 + 512));
+    *ret_value = bytes;
+    return 0;
+}
+
+static int parse_duration(const struct setting *setting, const char *text, uint64_t *ret_value, struct error *error)
+{
+    static const struct {
+        const char *unit;
+        uint64_t ms;
+    } units[] = { { "", 1000 }, { "ms", 1 }, { "s", 1000 }, { "m", 60 * 1000 }, { "min", 60 * 1000 } };
+    uint64_t count, ms = 0;
+    const char *end;
+    bool known = false;
+
+    if (parse_digits(text, &count, &end))
+        for (size_t i = 0; i < sizeof units / sizeof *units && !known; i++)
+            known = strcmp(end, units[i].unit) == 0 && !__builtin_mul_overflow(count, units[i].ms, &ms);
+    if (!known)
+        return error_set(error, EINVAL, "'%s' is not a time: write seconds, or a number with ms, s or m, such as 30s",
+                         text);
+    if (ms < setting->least || ms > setting->most)
+        return error_set(error, ERANGE, "'%s' is out of range: write a time from %llums to %llum", text,
+                         (unsigned long long)setting->least, (unsigned long long)(setting->most / (60 * SECOND)));
+    *ret_value = ms;
+    return 0;
+}
+
+static int parse_switch(const char *text, uint64_t *ret_value, struct error *error)
+{
+    static const char *const words[] = { "no", "yes", "false", "true", "off", "on", "0", "1" };
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcasecmp(text, words[i]) == 0) {
+            *ret_value = i % 2;
+            return 0;
+        }
+    return error_set(error, EINVAL, "'%s' is neither yes nor no", text);
+}
+
+static int parse_choice(const struct setting *setting, const char *text, uint64_t *ret_value, struct error *error)
+{
+    char list[128] = "";
+
+    for (int i = 0; setting->choices[i] != NULL; i++) {
+        if (strcasecmp(text, setting->choices[i]) == 0) {
+            *ret_value = (uint64_t)i;
+            return 0;
+        }
+        size_t length = strlen(list);
+        snprintf(list + length, sizeof list - length, "%s%s", i == 0 ? "" : setting->choices[i + 1] ? ", " : " or ",
+                 setting->choices[i]);
+    }
+    return error_set(error, EINVAL, "'%s' is not known: write %s", text, list);
+}
+
+int setting_parse(const struct setting *setting, const char *text, struct config *config, struct error *error)
+{
+    void *place = (char *)config + setting->offset;
+
+    if (text[0] == '\0')
+        return error_set(error, EINVAL, "the value is empty: write a %s", setting->argument);
+    switch (setting->kind) {
+    case SETTING_TEXT:
+        free(*(char **)place);
+        *(char **)place = memory_string(text);
+        return 0;
+    case SETTING_NUMBER:
+        return parse_number(setting, text, place, error);
+    case SETTING_BYTES:
+        return parse_bytes(setting, text, place, error);
+    case SETTING_DISK_SIZE:
+        return parse_disk_size(text, place, error);
+    case SETTING_DURATION:
+        return parse_duration(setting, text, place, error);
+    case SETTING_SWITCH:
+        return parse_switch(text, place, error);
+    case SETTING_CHOICE:
+        return parse_choice(setting, text, place, error);
+    }
+    assert(!"a setting of no kind");
+    return -EINVAL;
+}
