@@ -40,7 +40,8 @@ struct reader {
 
 static inline struct reader reader_over(const void *bytes, size_t length)
 {
-    return (struct reader){ .at = bytes, .end = (const uint8_t *)bytes + length, .failed = false };
+    const uint8_t *begin = bytes; /* may be NULL when there is nothing to read, and has then no end to point at */
+    return (struct reader){ .at = begin, .end = length > 0 ? begin + length : begin, .failed = false };
 }
 static inline size_t reader_left(const struct reader *reader)
 {

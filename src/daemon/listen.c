@@ -188,7 +188,7 @@ static void put_escaped(struct buffer *text, const char *path)
 {
     for (; *path != '\0'; path++)
         if (isalnum((unsigned char)*path) || strchr("/-._~", *path) != NULL)
-            buffer_put_u8(text, (uint8_t)*path);
+            buffer_printf(text, "%c", *path);
         else
             buffer_printf(text, "%%%02X", (unsigned char)*path);
 }

@@ -49,7 +49,9 @@ static void put_reply(struct buffer *replies, uint32_t option, uint32_t reply, c
 /* A story may have been cut in the middle of a character; the wire wants whole ones. */
 static uint32_t message_length(const char *text)
 {
-    size_t length = strnlen(text, NBD_MESSAGE_MAX);
+    size_t length = strlen(text);
+    if (length > NBD_MESSAGE_MAX)
+        length = NBD_MESSAGE_MAX;
     for (int cut = 0; cut < 4 && length > 0; cut++, length--) {
         if (text_is_utf8(text, length))
             return (uint32_t)length;

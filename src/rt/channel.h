@@ -6,7 +6,7 @@
  * inside the channel.
  *
  * Implementations: sockets (rt/channel_socket.c), the simulator's pipes
- * (rt/loop_sim.c), later TLS over either. */
+ * (rt/channel_sim.c), later TLS over either. */
 #ifndef CAIRN_RT_CHANNEL_H
 #define CAIRN_RT_CHANNEL_H
 
@@ -52,7 +52,8 @@ CO ssize_t channel_read(struct channel *channel, const struct iovec *pieces, int
  * or as channel_read. */
 CO int channel_read_full(struct channel *channel, void *bytes, size_t length);
 
-/* Sends every byte, parking while the peer does not read.  Any number of pieces. 0 or -errno. */
+/* Sends every byte, parking while the peer does not read.  Any number of pieces. 0 or -errno; after an
+ * error, -ECANCELED too, an unknown part has been sent, and the stream is of no more use. */
 CO int channel_write(struct channel *channel, const struct iovec *pieces, int count);
 
 /* Ends both directions: coroutines parked in read or write, and later calls, get -ESHUTDOWN.
@@ -68,8 +69,8 @@ int channel_detach(struct channel *channel);
 
 /* ---- sockets (rt/channel_socket.c) ---- */
 
-/* Takes over `fd`, a connected stream socket: sets it non-blocking, TCP_NODELAY, and names the peer.
- * On failure the fd is closed. */
+/* Takes over `fd`, a connected stream socket: sets it non-blocking, TCP_NODELAY, TCP keepalive, and names
+ * the peer.  On failure the fd is closed. */
 int channel_socket_new(struct loop *loop, int fd, struct channel **ret_channel, struct error *error);
 
 #endif

@@ -38,6 +38,8 @@
 #define ACCEPTS_PER_TURN 64
 /* How long accepting pauses when descriptors have run out. */
 #define PAUSE_NS (100 * NS_PER_MS)
+/* Ports that the kernel may choose for the first address before one is free on the others too. */
+#define PORT_ATTEMPTS 8
 /* "127.0.0.1:10809", or the path of a unix socket (108 bytes at most), or the host name with the port. */
 #define NAME_MAX_BYTES 300
 
@@ -227,31 +229,39 @@ static bool is_absent(int result)
     return result == -EADDRNOTAVAIL || result == -EAFNOSUPPORT;
 }
 
+static int listen_on_all(struct listener *self, const struct addrinfo *all, struct error *error)
+{
+    struct error absent = ERROR_NONE;
+    for (const struct addrinfo *info = all; info != NULL && self->count < SOCKETS_MAX; info = info->ai_next) {
+        struct error failure = ERROR_NONE;
+        int result = listen_on(self, info, &failure);
+        if (is_absent(result))
+            absent = failure;
+        else if (result != 0)
+            return error_copy(error, &failure);
+    }
+    return self->count > 0 ? 0 : error_copy(error, &absent);
+}
+
 int listener_tcp(struct loop *loop, const char *host, const char *port, void (*accepted)(void *arg, int fd), void *arg,
                  struct listener **ret_listener, struct error *error)
 {
     const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE };
     struct addrinfo *all;
+    if (host != NULL && (host[0] == '\0' || strcmp(host, "*") == 0))
+        host = NULL;
     int result = getaddrinfo(host, port, &hints, &all);
     if (result != 0)
         return error_set(error, result == EAI_SYSTEM ? errno : EINVAL, "listen on host '%s' port '%s': %s",
-                         host == NULL ? "" : host, port, gai_strerror(result));
-    struct listener *self = listener_new(loop, accepted, arg);
-    struct error absent = ERROR_NONE;
-    result = 0;
-    for (struct addrinfo *info = all; info != NULL && result == 0 && self->count < SOCKETS_MAX; info = info->ai_next) {
-        struct error failure = ERROR_NONE;
-        result = listen_on(self, info, &failure);
-        if (is_absent(result)) {
-            absent = failure;
-            result = 0;
-        } else if (result != 0) {
-            error_copy(error, &failure);
-        }
-    }
+                         host == NULL ? "*" : host, port, gai_strerror(result));
+    struct listener *self = NULL;
+    int attempts = strcmp(port, "0") == 0 ? PORT_ATTEMPTS : 1;
+    do {
+        listener_close(self);
+        self = listener_new(loop, accepted, arg);
+        result = listen_on_all(self, all, error);
+    } while (result == -EADDRINUSE && --attempts > 0);
     freeaddrinfo(all);
-    if (result == 0 && self->count == 0)
-        result = error_copy(error, &absent);
     if (result != 0) {
         listener_close(self);
         return result;

@@ -9,7 +9,9 @@ struct listener;
 struct loop;
 
 /* Calls accepted(arg, fd) on the loop's own stack for each connection; the callee owns the fd.
- * Running out of descriptors pauses accepting for a while instead of spinning. */
+ * Running out of descriptors pauses accepting for a while instead of spinning.
+ * A host name with several addresses is listened on at all that this host has, under one port;
+ * NULL, "" and "*" are all addresses of the host. */
 int listener_tcp(struct loop *loop, const char *host, const char *port, void (*accepted)(void *arg, int fd), void *arg,
                  struct listener **ret_listener, struct error *error);
 /* Replaces a socket file that nobody listens on; -EADDRINUSE when somebody does, or when it is not a socket. */

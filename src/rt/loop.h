@@ -40,7 +40,8 @@ uint64_t loop_random_u64(struct loop *loop);
  * parks until it has returned.  Not cut short by a cancel. */
 CO void loop_work(struct loop *loop, void (*fn)(void *arg), void *arg);
 
-/* Runs fn(arg) on the loop's own stack, on its thread, soon.  From any thread; arrives in order. */
+/* Runs fn(arg) on the loop's own stack, on its thread, soon.  From any thread; arrives in order.
+ * What has not run when the loop is freed never does. */
 void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
 /* ---- the real one (rt/loop_uv.c) ---- */

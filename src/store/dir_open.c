@@ -169,6 +169,8 @@ static int make_readme(int root_fd)
     ssize_t written = write(fd, readme, sizeof readme - 1);
     int failed = written == (ssize_t)sizeof readme - 1 ? 0 : written < 0 ? -errno : -ENOSPC;
     close(fd);
+    if (failed != 0)
+        unlinkat(root_fd, "README", 0);
     return failed;
 }
 
@@ -184,9 +186,11 @@ static bool has_skeleton(int root_fd)
 }
 
 /* The directories in it, made where they are not, and synced whoever made them. */
-static int make_skeleton(int root_fd, const char *path, struct error *error)
+static int make_skeleton(int root_fd, const char *path, bool create, struct error *error)
 {
     if (!has_skeleton(root_fd)) {
+        if (!create)
+            return error_set(error, ENOENT, "directory %s is not a store of cairn", path);
         int failed = check_empty(root_fd, path, error);
         if (failed != 0)
             return failed;
@@ -291,7 +295,7 @@ int dir_root_open(const char *path, bool create, uint64_t random, struct dir_roo
     if (failed == 0)
         failed = check_file_system(root.root_fd, path, error);
     if (failed == 0)
-        failed = make_skeleton(root.root_fd, path, error);
+        failed = make_skeleton(root.root_fd, path, create, error);
     if (failed == 0)
         failed = open_below(root.root_fd, path, "objects", &root.objects_fd, error);
     if (failed == 0)

@@ -118,7 +118,8 @@ void store_close(struct store *store); /* NULL is fine; no call may be under way
 
 struct loop;
 
-/* A directory (store/dir.c).  Created where it does not exist and `create` is set. */
+/* A directory (store/dir.c).  With `create` it is made where it does not exist, and made a store where it is empty;
+ * without, it must be a store already, else -ENOENT. */
 int store_dir_open(struct loop *loop, const char *path, bool create, struct store **ret_store, struct error *error);
 /* In memory (store/mem.c); several stores over one struct mem see the same objects.  Its calls never
  * park, so they may also be made outside of coroutines. */
@@ -127,7 +128,7 @@ struct mem *mem_new(void);
 void mem_free(struct mem *mem);
 struct store *store_mem_open(struct mem *mem);
 
-/* ---- wrappers ---- */
+/* ---- wrappers (and store/fault.h, for the simulator) ---- */
 
 struct store_counts {
     uint64_t gets, puts, deletes, lists; /* requests made */

@@ -49,9 +49,11 @@ void batch_free(struct batch *batch)
     free(batch);
 }
 
-bool batch_full(const struct batch *batch)
+bool batch_full(const struct batch *batch, uint64_t room)
 {
-    return batch->page_count + batch->zeroes.count >= BATCH_EXTENTS;
+    if (batch->zeroes.count >= BATCH_EXTENTS || batch->page_count >= room)
+        return true;
+    return batch->page_count >= BATCH_EXTENTS && batch->in_order >= batch->page_count / 2;
 }
 
 bool batch_empty(const struct batch *batch)
@@ -97,10 +99,37 @@ void batch_zero(struct batch *batch, uint64_t first, uint64_t past)
     }
 }
 
+struct numbered {
+    uint64_t number;
+    struct page *page;
+};
+
 static int by_number(const void *a, const void *b)
 {
-    uint64_t left = (*(struct page *const *)a)->number, right = (*(struct page *const *)b)->number;
+    uint64_t left = ((const struct numbered *)a)->number, right = ((const struct numbered *)b)->number;
     return left < right ? -1 : left > right;
+}
+
+/* Sorting moves the numbers along, so that it does not have to visit each page at each comparison. */
+static void sort_pages(struct page **pages, uint32_t count)
+{
+    struct numbered *sorted = memory_array(count, sizeof *sorted);
+    for (uint32_t i = 0; i < count; i++)
+        sorted[i] = (struct numbered){ .number = pages[i]->number, .page = pages[i] };
+    qsort(sorted, count, sizeof *sorted, by_number);
+    for (uint32_t i = 0; i < count; i++)
+        pages[i] = sorted[i].page;
+    free(sorted);
+}
+
+static uint32_t count_extents(const struct batch *batch)
+{
+    uint32_t runs = 0;
+    for (uint32_t i = 0; i < batch->page_count; i++) {
+        uint64_t number = batch->sorted[i]->number;
+        runs += i == 0 || number % BLOCK_PAGES == 0 || batch->sorted[i - 1]->number + 1 != number;
+    }
+    return runs + batch->zeroes.count;
 }
 
 void batch_seal(struct batch *batch)
@@ -117,11 +146,27 @@ void batch_seal(struct batch *batch)
     }
     assert(count == batch->page_count);
     if (!ascending)
-        qsort(batch->sorted, count, sizeof *batch->sorted, by_number);
-    uint32_t runs = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t number = batch->sorted[i]->number;
-        runs += i == 0 || number % BLOCK_PAGES == 0 || batch->sorted[i - 1]->number + 1 != number;
-    }
-    batch->extents_bound = runs + batch->zeroes.count;
+        sort_pages(batch->sorted, count);
+    batch->extents_bound = count_extents(batch);
+}
+
+struct batch *batch_cut(struct batch *batch)
+{
+    assert(batch->state == BATCH_SEALED);
+    uint32_t kept = batch->zeroes.count < BATCH_EXTENTS ? BATCH_EXTENTS - batch->zeroes.count : 0;
+    if (batch->page_count <= kept)
+        return NULL;
+    /* Zero ranges stay in the older one: they apply before all pages. */
+    struct batch *rest = batch_new(batch->volume, batch->gate, batch->number + 1, batch->opened_ns);
+    rest->state = BATCH_SEALED;
+    rest->page_count = batch->page_count - kept;
+    rest->sorted = memory_copy(batch->sorted + kept, rest->page_count * sizeof(struct page *));
+    for (uint32_t i = 0; i < rest->page_count; i++)
+        rest->sorted[i]->batch = rest;
+    rest->charged = (uint64_t)rest->page_count * PAGE_BYTES;
+    batch->page_count = kept;
+    batch->charged -= rest->charged;
+    batch->extents_bound = count_extents(batch);
+    rest->extents_bound = count_extents(rest);
+    return rest;
 }

@@ -5,9 +5,17 @@
  *                      └──> UPLOADING ──> UPLOADED ───────┘
  *
  * The open batch takes writes.  It owns a reference to each of its pages; a
- * page written again while the batch is open replaces the older one.  A zeroed
- * range takes its pages out and is remembered; so inside a batch zero ranges
- * apply first, then pages.  Once sealed nothing in it changes.
+ * page written again while the batch is open replaces the older one, which then
+ * never reaches the store.  A zeroed range takes its pages out and is
+ * remembered; so inside a batch zero ranges apply first, then pages.  Once
+ * sealed nothing in it changes.
+ *
+ * How long a batch stays open is a bet on whether its pages are written again.
+ * What is written in order hardly ever is: such a batch is full as soon as it
+ * makes a data object, and is on its way while the next one fills.  Other
+ * batches grow further, and are sealed by age, by FLUSH or for want of room;
+ * then they are cut into pieces of a data object each, in page order, which
+ * besides puts neighbours together.
  *
  * Each page and each zero range costs the gate of dirty bytes, until the batch
  * is committed. */
@@ -21,9 +29,11 @@
 #include "vol/page.h"
 #include "vol/zero_set.h"
 
-/* A batch is sealed at this many pages and zero ranges together: 2,048 pages make a data object of 8 MiB, the size
- * from which S3 gains nothing more from larger objects. */
+/* Pages and zero ranges of a sealed batch: 2,048 pages make a data object of 8 MiB, the size from which S3 gains
+ * nothing more from larger objects. An open batch that grew larger is cut into several. */
 #define BATCH_EXTENTS 2048u
+/* The most that an open batch grows to, for pages that may be written again: 256 MiB, sorted in a few milliseconds. */
+#define BATCH_OPEN_PAGES_MAX 65536u
 /* What a zero range costs of the dirty bytes. */
 #define ZERO_RANGE_COST 64u
 
@@ -40,6 +50,7 @@ struct batch {
 
     struct list pages; /* page.in_batch; while OPEN */
     uint32_t page_count;
+    uint32_t in_order; /* how many of them came with a write that began where a recent one ended */
     struct zero_set zeroes;
 
     /* From SEALED on: */
@@ -54,7 +65,8 @@ struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t numbe
 /* Drops pages and charge; the caller has taken it out of its list. */
 void batch_free(struct batch *batch);
 
-bool batch_full(const struct batch *batch);
+/* `room`: pages that it may grow to if they are likely to be written again. */
+bool batch_full(const struct batch *batch, uint64_t room);
 bool batch_empty(const struct batch *batch);
 
 /* Takes over one reference of `page` and its charge of PAGE_BYTES. page->number is set. */
@@ -64,6 +76,8 @@ void batch_remove(struct batch *batch, struct page *page);
 /* The range reads as zero; the caller has removed its pages. Charges what it adds even over the limit. */
 void batch_zero(struct batch *batch, uint64_t first, uint64_t past);
 void batch_seal(struct batch *batch);
+/* Of a sealed batch: cuts off what is beyond BATCH_EXTENTS into a new one with the next number; NULL: nothing is. */
+struct batch *batch_cut(struct batch *batch);
 
 struct state_table;
 extern const struct state_table batch_states;

@@ -13,8 +13,8 @@
  *     COMMIT_OBJECTS_GATHERED data objects are;
  *   - when nobody waits, once that many are ready, or the oldest batch is as
  *     old as batch_age, or writers wait for room.
- * The open batch is sealed by FLUSH, at BATCH_EXTENTS, at that age, or when
- * writers wait.
+ * The open batch is sealed when it is full (vol/batch.h), by FLUSH, at that
+ * age, or when writers wait.
  *
  * The commit's number is one above the last; the bytes are frozen before they
  * are first sent and put_once() (store/put_once.h) finds out what became of
@@ -49,12 +49,29 @@ struct batch *commit_open_batch(struct volume *volume)
     return volume->open;
 }
 
-void commit_seal(struct volume *volume)
+uint64_t commit_open_room(const struct volume *volume)
 {
-    if (volume->open == NULL)
-        return;
-    batch_seal(volume->open);
-    volume->open = NULL;
+    /* Half of the write buffer fills while the other half is on its way. */
+    uint64_t pages = volume->all->dirty_gate.limit / 2 / PAGE_BYTES;
+    return pages < BATCH_OPEN_PAGES_MAX ? pages : BATCH_OPEN_PAGES_MAX;
+}
+
+void commit_seal(struct volume *volume, bool flushed)
+{
+    struct batch *batch = volume->open;
+    if (batch != NULL) {
+        batch_seal(batch);
+        volume->open = NULL;
+        while ((batch = batch_cut(batch)) != NULL) {
+            assert(batch->number == volume->next_batch);
+            volume->next_batch++;
+            volume->batch_count++;
+            list_push_back(&volume->batches, &batch->link);
+        }
+    }
+    /* Before uploads are chosen: what is waited for rides inline where it can. */
+    if (flushed)
+        volume->flush_target = volume->next_batch - 1;
     upload_start(volume);
     commit_kick(volume);
 }
@@ -315,14 +332,25 @@ static int commit(struct volume *volume, const struct choice *choice, struct err
     return status;
 }
 
+/* The open batch goes when its time has come; and when writers wait for room, if it makes an object, or all that they wait for
+ * is in it. */
+static bool seal_is_due(const struct volume *volume, bool old)
+{
+    const struct batch *open = volume->open;
+    if (open == NULL || batch_empty(open))
+        return false;
+    if (open == oldest(volume))
+        return old || pressed(volume);
+    return pressed(volume) && open->page_count + open->zeroes.count >= BATCH_EXTENTS;
+}
+
 void commit_task(void *arg)
 {
     struct volume *volume = arg;
     while (volume->state != VOLUME_FENCED) {
-        struct batch *open = volume->open;
         bool old = loop_now_ns(volume->loop) >= due_ns(volume);
-        if (open != NULL && !batch_empty(open) && (pressed(volume) || (old && open == oldest(volume))))
-            commit_seal(volume);
+        if (seal_is_due(volume, old))
+            commit_seal(volume, false);
         struct choice choice;
         choose(volume, &choice);
         if (!worth_committing(volume, &choice)) {

@@ -1,7 +1,7 @@
 /* What happens on FLUSH.
  *
  * Everything completed before it, on any connection of the volume, is in the
- * open batch or in one sealed earlier.  FLUSH seals the open batch, names it as
+ * open batch or in one sealed earlier.  FLUSH seals the open batch, takes the newest as
  * its target, and waits until the committer (vol/commit.c, the next room) has
  * made a commit that covers it durable.  Flushes that meet wait for the same
  * commit; one that finds nothing uncommitted returns at once and costs no
@@ -28,14 +28,10 @@ int volume_flush_try(struct volume *volume)
 
 int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error)
 {
-    uint64_t target = volume->next_batch - 1;
-    if (MUTANT(flush_skips_open_batch) && volume->open != NULL)
-        target--;
-    /* Before sealing: what is waited for rides inline where it can. */
-    if (target > volume->flush_target)
-        volume->flush_target = target;
-    commit_seal(volume);
-    commit_kick(volume);
+    uint64_t before = volume->next_batch - 1;
+    bool skipped = MUTANT(flush_skips_open_batch) && volume->open != NULL;
+    commit_seal(volume, true);
+    uint64_t target = skipped ? before - 1 : volume->next_batch - 1;
     waitq_wake_all(&volume->hurry);
     uint64_t troubles = volume->trouble_count;
     if (MUTANT(acknowledge_before_commit))

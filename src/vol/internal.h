@@ -40,6 +40,8 @@
 #define COMMIT_BATCHES_MAX 256u /* at 32 bytes of table each where they are objects */
 /* Uncommitted batches that zero something: each read of an unmapped page asks all of them. */
 #define ZERO_BATCHES_MAX 64u
+/* Writes that are remembered to tell writing in order, by several connections with several requests each. */
+#define RECENT_WRITES 16u
 /* The first part of a log entry that replay reads: header and tables of most. */
 #define LOG_FRONT_GUESS (64u << 10)
 /* Log entries read ahead during replay; each costs LOG_FRONT_GUESS of memory. */
@@ -118,6 +120,8 @@ struct volume {
     struct batch *open; /* NULL: none */
     uint32_t batch_count; /* in `batches` */
     uint32_t zero_batches; /* of those, with zero ranges */
+    uint64_t recent_ends[RECENT_WRITES]; /* the pages behind the last writes: who begins there writes in order */
+    uint32_t recent_next;
     struct map *map;
     struct object_table *objects;
     uint64_t cache_tag;
@@ -158,7 +162,10 @@ int read_page_try(struct volume *volume, uint64_t number, struct frame *const *h
 /* ---- vol/commit.c ---- */
 
 struct batch *commit_open_batch(struct volume *volume); /* the open one, made when there is none */
-void commit_seal(struct volume *volume); /* the open one, if any and not empty */
+/* Seals the open batch, if there is one.  `flushed`: a FLUSH waits for it and for all before it. */
+void commit_seal(struct volume *volume, bool flushed);
+/* How many pages the open batch may grow to. */
+uint64_t commit_open_room(const struct volume *volume);
 void commit_task(void *volume); /* runs as long as the volume is served */
 void commit_kick(struct volume *volume); /* something changed that the committer may act upon */
 /* ---- vol/fold.c ---- */

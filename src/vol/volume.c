@@ -205,7 +205,7 @@ static void serve(struct volume *volume)
                 (unsigned long long)volume->epoch, (unsigned long long)volume->committed_seq);
     group_spawn(&volume->group, "commit", commit_task, volume);
     waitq_wake_all(&volume->all->changed);
-    while (keep_serving(volume)) {
+    while (!coroutine_cancelled() && keep_serving(volume)) {
         if (!settle(volume))
             continue;
         state_move(&volume_states, &volume->state, VOLUME_RELEASING);

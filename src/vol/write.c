@@ -68,12 +68,12 @@ static void link_zeroes(struct volume *volume, uint64_t first, uint64_t past)
     dirty_clear(volume->dirty, first, past, dropped, batch);
     volume->zero_batches += batch->zeroes.count == 0;
     batch_zero(batch, first, past);
-    if (batch_full(batch))
-        commit_seal(volume);
+    if (batch_full(batch, commit_open_room(volume)))
+        commit_seal(volume, false);
 }
 
 /* Takes over the reference and the charge of `page`. */
-static void link_page(struct volume *volume, struct page *page, uint64_t number)
+static void link_page(struct volume *volume, struct page *page, uint64_t number, bool in_order)
 {
     struct batch *batch = commit_open_batch(volume);
     if (MUTANT(overwrite_in_place)) {
@@ -90,19 +90,34 @@ static void link_page(struct volume *volume, struct page *page, uint64_t number)
     if (old != NULL && old->batch == batch)
         batch_remove(batch, old);
     batch_add(batch, page);
-    if (batch_full(batch))
-        commit_seal(volume);
+    batch->in_order += in_order;
+    if (batch_full(batch, commit_open_room(volume)))
+        commit_seal(volume, false);
+}
+
+/* Whether a write begins where a recent one ended; remembers where it ends. */
+static bool continues(struct volume *volume, uint64_t first, uint32_t count)
+{
+    for (uint32_t i = 0; i < RECENT_WRITES; i++) {
+        if (volume->recent_ends[i] == first) {
+            volume->recent_ends[i] = first + count;
+            return true;
+        }
+    }
+    volume->recent_ends[volume->recent_next++ % RECENT_WRITES] = first + count;
+    return false;
 }
 
 /* All pages of a complete payload.  Runs of zero pages become ranges. */
 static void link_all(struct volume *volume, struct page **pages, uint32_t count, uint64_t first)
 {
+    bool in_order = continues(volume, first, count);
     for (uint32_t i = 0; i < count;) {
         uint32_t zeroes = 0;
         while (i + zeroes < count && page_is_zero(pages[i + zeroes]->data))
             zeroes++;
         if (zeroes == 0) {
-            link_page(volume, pages[i], first + i);
+            link_page(volume, pages[i], first + i, in_order);
             i++;
             continue;
         }

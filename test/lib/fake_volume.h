@@ -20,7 +20,7 @@ struct fake_controls {
     int begin_code;     /* WRITE's begin */
     int flush_code;
     /* What happened: */
-    uint64_t begun, aborted, flushes, opened, closed;
+    _Atomic uint64_t begun, aborted, flushes, opened, closed;
 };
 extern struct fake_controls fake;
 

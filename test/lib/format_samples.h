@@ -339,15 +339,15 @@ static inline struct register_body random_register(struct chance *chance)
         .features_owner = chance_u64(chance),
         .state = (enum register_state)(1 + chance_below(chance, 3)),
         .created_wall_ms = chance_number(chance, UINT64_MAX),
-        .epoch = 1 + chance_number(chance, UINT64_MAX - 1),
+        .epoch = 1 + chance_number(chance, NUMBER_MAX - 1),
         .held = chance_below(chance, 2),
-        .counter = chance_number(chance, UINT64_MAX),
+        .counter = chance_number(chance, NUMBER_MAX),
         .lease_ms = chance_number(chance, UINT64_MAX),
         .owned_since_wall_ms = chance_number(chance, UINT64_MAX),
         .process = chance_number(chance, UINT64_MAX),
         .lock_device = chance_number(chance, UINT64_MAX),
         .lock_inode = chance_number(chance, UINT64_MAX),
-        .committed = chance_number(chance, UINT64_MAX),
+        .committed = chance_number(chance, NUMBER_MAX),
         .horizon = chance_number(chance, UINT64_MAX),
         .has_parent = chance_below(chance, 2),
     };
@@ -404,8 +404,8 @@ static inline struct entry random_entry(struct chance *chance)
 {
     struct entry entry = {
         .kind = chance_below(chance, 4) == 0 ? ENTRY_FENCE : ENTRY_COMMIT,
-        .epoch = 1 + chance_number(chance, UINT64_MAX - 1),
-        .seq = 1 + chance_number(chance, UINT64_MAX - 1),
+        .epoch = 1 + chance_number(chance, NUMBER_MAX - 1),
+        .seq = 1 + chance_number(chance, NUMBER_MAX - 1),
         .wall_ms = chance_number(chance, UINT64_MAX),
         .object_id = 1 + chance_number(chance, OBJECT_ID_MAX - 200),
     };

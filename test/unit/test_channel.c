@@ -70,7 +70,7 @@ static void over_all(void (*fn)(struct loop *loop, struct channel *ends[2]))
     struct scenario over_tcp = { .fn = fn, .kind = TCP };
     in_real_loop(play, &over_unix);
     in_real_loop(play, &over_tcp);
-    for (uint64_t seed = 1; seed <= 20; seed++) {
+    for (uint64_t seed = 1; seed <= 6; seed++) {
         struct scenario simulated = { .fn = fn, .kind = SIM };
         in_sim_loop(seed, play, &simulated);
     }

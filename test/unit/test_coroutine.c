@@ -6,7 +6,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "../lib/in_loop.h"
 #include "rt/coroutine.h"
@@ -153,6 +157,38 @@ static void test_deep_stacks(void **state)
     in_real_loop(deep_stacks, NULL);
 }
 
+static unsigned bottomless(unsigned level)
+{
+    volatile uint8_t local[2048];
+    local[level % sizeof local] = (uint8_t)level;
+    return level == 1u << 30 ? 0 : bottomless(level + 1) + local[level % sizeof local];
+}
+
+static void overflows(struct loop *loop, void *arg)
+{
+    *(volatile unsigned *)arg = bottomless(0);
+}
+
+/* Running over the end of a stack kills the process instead of corrupting the next stack. */
+static void test_overflow(void **state)
+{
+    static unsigned result;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct rlimit no_core = { 0, 0 };
+        setrlimit(RLIMIT_CORE, &no_core);
+        signal(SIGSEGV, SIG_DFL);
+        signal(SIGBUS, SIG_DFL);
+        close(STDERR_FILENO);
+        in_real_loop(overflows, &result);
+        _exit(0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static void yields(void *arg)
 {
     double sum = 0.5;
@@ -184,7 +220,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),       cmocka_unit_test(test_wake_first), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_deep_stacks), cmocka_unit_test(test_many),
+        cmocka_unit_test(test_deep_stacks), cmocka_unit_test(test_many),       cmocka_unit_test(test_overflow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

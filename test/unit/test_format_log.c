@@ -45,8 +45,12 @@ static void assert_entries_equal(const struct entry *a, const struct entry *b)
     assert_int_equal(a->record_count, b->record_count);
     for (uint32_t i = 0; i < a->object_count; i++)
         assert_memory_equal(&a->objects[i], &b->objects[i], sizeof(a->objects[i]));
-    for (uint32_t i = 0; i < a->extent_count; i++)
-        assert_memory_equal(&a->extents[i], &b->extents[i], sizeof(a->extents[i]));
+    for (uint32_t i = 0; i < a->extent_count; i++) {
+        const struct commit_extent *x = &a->extents[i], *y = &b->extents[i];
+        assert_true(x->kind == y->kind && x->page == y->page && x->count == y->count);
+        assert_true(x->object == y->object && x->start == y->start && x->units == y->units);
+        assert_true(x->frame_page == y->frame_page && x->frame_pages == y->frame_pages);
+    }
     for (uint32_t i = 0; i < a->record_count; i++) {
         const struct commit_record *x = &a->records[i], *y = &b->records[i];
         assert_true(x->type == y->type && x->must_understand == y->must_understand && x->length == y->length);
@@ -203,7 +207,11 @@ static void test_rules(void **state)
         { 48, 4, 3, -EBADMSG },
         { 52, 4, 1, 0 }, /* reserved */
         { 88, 8, 0, -EBADMSG }, /* epoch */
+        { 88, 8, NUMBER_MAX, 0 },
+        { 88, 8, NUMBER_MAX + 1, -EBADMSG },
         { 96, 8, 0, -EBADMSG }, /* seq */
+        { 96, 8, NUMBER_MAX, 0 },
+        { 96, 8, UINT64_MAX, -EBADMSG },
         { 144, 8, 0, -EBADMSG }, /* object id */
         { 144, 8, OBJECT_ID_MAX - 2, 0 },
         { 144, 8, OBJECT_ID_MAX - 1, -EBADMSG },
@@ -326,7 +334,7 @@ static void test_outputs_are_untouched_on_failure(void **state)
     struct entry entry, untouched;
     size_t front = 42;
     memset(&entry, 0x55, sizeof(entry));
-    untouched = entry;
+    memcpy(&untouched, &entry, sizeof(entry));
     memcpy(before, hash, sizeof(hash));
     assert_int_equal(entry_decode(bytes.data, bytes.length, &entry, hash, NULL), -EBADMSG);
     assert_memory_equal(&entry, &untouched, sizeof(entry));

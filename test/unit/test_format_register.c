@@ -156,7 +156,7 @@ static void test_outputs_are_untouched_on_failure(void **state)
     register_free(&body);
     bytes.data[300] ^= 1;
     memset(&body, 0x55, sizeof(body));
-    before = body;
+    memcpy(&before, &body, sizeof(body));
     assert_int_equal(register_decode(bytes.data, bytes.length, &body, NULL), -EBADMSG);
     assert_memory_equal(&body, &before, sizeof(body));
     buffer_free(&bytes);
@@ -225,6 +225,10 @@ static void test_rules(void **state)
         { TAG_STATE, 0, 8, UINT64_C(1) << 32 | 1, -EPROTONOSUPPORT },
         { TAG_STATE, 0, 8, REGISTER_TOMBSTONE, 0 },
         { TAG_EPOCH, 0, 8, 0, -EBADMSG },
+        { TAG_EPOCH, 0, 8, NUMBER_MAX, 0 },
+        { TAG_EPOCH, 0, 8, NUMBER_MAX + 1, -EBADMSG },
+        { TAG_COUNTER, 0, 8, UINT64_MAX, -EBADMSG },
+        { TAG_COMMITTED, 0, 8, UINT64_MAX, -EBADMSG },
         { TAG_HELD, 0, 8, 2, -EBADMSG },
         { TAG_HOST, 2, 1, 0, -EBADMSG },
         { TAG_LOCK_PATH, 14, 1, 0, -EBADMSG },

@@ -28,6 +28,7 @@
 #define VOLUME_BYTES_MAX (UINT64_C(64) << 40)
 #define VOLUME_PAGES_MAX (VOLUME_BYTES_MAX / PAGE_BYTES)
 #define VOLUME_SIZE_UNIT 512u /* sizes of disks are multiples of this */
+#define NUMBER_MAX ((UINT64_C(1) << 63) - 1) /* of what grows by one: decoders refuse more, so adding one is safe */
 #define VOLUME_NAME_MAX 4096u /* NBD's limit for a string; names hold any byte but NUL */
 /* A frame's place is packed into memory and into maps as a start of 18 bits in FRAME_UNITs ... */
 #define OBJECT_UNITS_MAX (1u << 18)

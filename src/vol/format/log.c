@@ -397,6 +397,9 @@ int entry_parse(const uint8_t *bytes, const struct entry_lengths *lengths, struc
     struct reader reader = reader_over(bytes + lengths->header, lengths->tables);
     parse_rows(&reader, &entry);
     int result = parse_records(&reader, &entry, error);
+    if (result == 0 && (entry.epoch > NUMBER_MAX || entry.seq > NUMBER_MAX))
+        result = error_set(error, EBADMSG, WHAT ": epoch %" PRIu64 " and seq %" PRIu64 ", and neither goes so far",
+                           entry.epoch, entry.seq);
     if (result == 0)
         result = check_entry(&entry, lengths->front, error);
     if (result < 0) {

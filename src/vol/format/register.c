@@ -662,6 +662,10 @@ int register_parse(const uint8_t *bytes, size_t length, struct register_body *re
     int result = get_fields(bytes, length, &body, &unknown, error);
     body.unknown = unknown.data;
     body.unknown_length = unknown.length;
+    if (result == 0 && (body.epoch > NUMBER_MAX || body.counter > NUMBER_MAX || body.committed > NUMBER_MAX))
+        result = error_set(error, EBADMSG, WHAT ": epoch %" PRIu64 ", counter %" PRIu64 ", committed %" PRIu64
+                                                ", and none goes so far",
+                           body.epoch, body.counter, body.committed);
     if (result == 0)
         result = check_body(&body, error);
     if (result < 0) {

@@ -1,0 +1,962 @@
+/* The NBD service over simulated connections and a fake engine: what clients are told, what reaches the engine, and
+ * what remains of it all when one side stops playing.  Time is virtual, so every deadline can be waited for; bytes
+ * arrive in random pieces. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fake_volume.h"
+#include "nbd/codec.h"
+#include "nbd/limits.h"
+#include "nbd/service.h"
+#include "rt/loop_sim.h"
+#include "rt/task.h"
+#include "rt/wait.h"
+
+#define KIB UINT64_C(1024)
+#define DISK_BYTES (64 * KIB * KIB)
+
+struct rig {
+    struct world *world;
+    struct loop *loop;
+    struct volumes *volumes;
+    struct nbd_settings settings;
+    struct nbd_service *service;
+    struct group others; /* tasks of the test besides its body */
+    void (*body)(struct rig *rig);
+    bool done;
+};
+
+/* ---- a client that says what it is told ---- */
+
+struct client {
+    struct channel *channel;
+    bool structured;
+    uint64_t size;
+    uint16_t flags;
+};
+
+static void put_be(uint8_t *bytes, uint64_t value, int count)
+{
+    for (int i = 0; i < count; i++)
+        bytes[i] = (uint8_t)(value >> 8 * (count - 1 - i));
+}
+
+static uint64_t get_be(const uint8_t *bytes, int count)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < count; i++)
+        value = value << 8 | bytes[i];
+    return value;
+}
+
+static void say(struct client *client, const void *bytes, size_t length)
+{
+    const struct iovec piece = { .iov_base = (void *)bytes, .iov_len = length };
+    assert_int_equal(channel_write(client->channel, &piece, 1), 0);
+}
+
+static void hear(struct client *client, void *bytes, size_t length)
+{
+    assert_int_equal(channel_read_full(client->channel, bytes, length), 0);
+}
+
+static struct client connect_to(struct rig *rig)
+{
+    struct client client = { 0 };
+    struct channel *server;
+    channel_sim_pair(rig->loop, rig->loop, &client.channel, &server);
+    nbd_service_accept(rig->service, server);
+    return client;
+}
+
+static struct client greet(struct rig *rig)
+{
+    struct client client = connect_to(rig);
+    uint8_t greeting[NBD_GREETING_BYTES];
+    hear(&client, greeting, sizeof greeting);
+    assert_memory_equal(greeting, "NBDMAGICIHAVEOPT\0\3", 18);
+    say(&client, "\0\0\0\3", 4);
+    return client;
+}
+
+static void hang_up(struct client *client)
+{
+    channel_shutdown(client->channel);
+    channel_close(client->channel);
+    client->channel = NULL;
+}
+
+static void assert_ended(struct client *client)
+{
+    uint8_t byte;
+    const struct iovec piece = { .iov_base = &byte, .iov_len = 1 };
+    assert_true(channel_read(client->channel, &piece, 1) <= 0);
+    hang_up(client);
+}
+
+static void say_option(struct client *client, uint32_t type, const void *data, uint32_t length)
+{
+    uint8_t header[NBD_OPTION_BYTES];
+    memcpy(header, "IHAVEOPT", 8);
+    put_be(header + 8, type, 4);
+    put_be(header + 12, length, 4);
+    say(client, header, sizeof header);
+    if (data != NULL)
+        say(client, data, length);
+}
+
+/* The next reply's type; its data, as a string, in `text`. */
+static uint32_t hear_option(struct client *client, uint32_t option, char text[8192], uint32_t *ret_length)
+{
+    uint8_t header[NBD_OPTION_REPLY_BYTES];
+    hear(client, header, sizeof header);
+    assert_true(get_be(header, 8) == UINT64_C(0x3e889045565a9));
+    assert_int_equal(get_be(header + 8, 4), option);
+    uint32_t length = (uint32_t)get_be(header + 16, 4);
+    assert_true(length < 8192);
+    hear(client, text, length);
+    text[length] = '\0';
+    *ret_length = length;
+    return (uint32_t)get_be(header + 12, 4);
+}
+
+static void assert_option(struct client *client, uint32_t option, uint32_t reply)
+{
+    char text[8192];
+    uint32_t length;
+    assert_int_equal(hear_option(client, option, text, &length), reply);
+}
+
+static void say_choice(struct client *client, uint32_t option, const char *name)
+{
+    uint8_t data[4 + 256 + 2 + 2];
+    size_t length = strlen(name);
+    put_be(data, length, 4);
+    memcpy(data + 4, name, length);
+    put_be(data + 4 + length, 1, 2);
+    put_be(data + 6 + length, NBD_INFO_BLOCK_SIZE, 2);
+    say_option(client, option, data, (uint32_t)(8 + length));
+}
+
+/* Sends INFO or GO and takes the answer: ACK, or the error whose text is in `text`. */
+static uint32_t choose(struct client *client, uint32_t option, const char *name, char text[8192])
+{
+    say_choice(client, option, name);
+    for (;;) {
+        uint32_t length, reply = hear_option(client, option, text, &length);
+        if (reply != NBD_REP_INFO)
+            return reply;
+        if (get_be((uint8_t *)text, 2) == NBD_INFO_EXPORT) {
+            client->size = get_be((uint8_t *)text + 2, 8);
+            client->flags = (uint16_t)get_be((uint8_t *)text + 10, 2);
+        }
+    }
+}
+
+static struct client attach(struct rig *rig, const char *name, bool structured)
+{
+    struct client client = greet(rig);
+    char text[8192];
+    if (structured) {
+        say_option(&client, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
+        assert_option(&client, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK);
+        client.structured = true;
+    }
+    assert_int_equal(choose(&client, NBD_OPT_GO, name, text), NBD_REP_ACK);
+    return client;
+}
+
+static void ask(struct client *client, uint16_t command, uint16_t flags, uint64_t cookie, uint64_t offset,
+                uint32_t length)
+{
+    uint8_t header[NBD_REQUEST_BYTES];
+    put_be(header, 0x25609513, 4);
+    put_be(header + 4, flags, 2);
+    put_be(header + 6, command, 2);
+    put_be(header + 8, cookie, 8);
+    put_be(header + 16, offset, 8);
+    put_be(header + 24, length, 4);
+    say(client, header, sizeof header);
+}
+
+/* A reply's error; its cookie, and the data of a READ of `length` bytes. */
+static uint32_t hear_reply(struct client *client, uint64_t *ret_cookie, void *data, uint32_t length)
+{
+    uint8_t header[NBD_CHUNK_BYTES], rest[4096 + 8];
+    hear(client, header, NBD_SIMPLE_REPLY_BYTES);
+    if (!client->structured) {
+        assert_int_equal(get_be(header, 4), 0x67446698);
+        *ret_cookie = get_be(header + 8, 8);
+        uint32_t error = (uint32_t)get_be(header + 4, 4);
+        if (error == 0 && data != NULL)
+            hear(client, data, length);
+        return error;
+    }
+    assert_int_equal(get_be(header, 4), 0x668e33ef);
+    assert_int_equal(get_be(header + 4, 2), 1);
+    hear(client, header + 16, 4);
+    uint32_t size = (uint32_t)get_be(header + 16, 4);
+    *ret_cookie = get_be(header + 8, 8);
+    switch (get_be(header + 6, 2)) {
+    case 0:
+        assert_int_equal(size, 0);
+        return 0;
+    case 1:
+        assert_non_null(data);
+        assert_int_equal(size, length + 8);
+        hear(client, rest, 8);
+        hear(client, data, length);
+        return 0;
+    case 0x8001:
+        assert_in_range(size, 6, sizeof rest);
+        hear(client, rest, size);
+        assert_int_equal(get_be(rest + 4, 2), size - 6);
+        return (uint32_t)get_be(rest, 4);
+    default:
+        fail_msg("chunk of an unknown type");
+        return 0;
+    }
+}
+
+static uint32_t call(struct client *client, uint16_t command, uint16_t flags, uint64_t offset, uint32_t length,
+                     void *data)
+{
+    static uint64_t next = 1;
+    uint64_t cookie, sent = next++;
+    ask(client, command, flags, sent, offset, length);
+    if (command == NBD_CMD_WRITE)
+        say(client, data, length);
+    uint32_t error = hear_reply(client, &cookie, command == NBD_CMD_READ ? data : NULL, length);
+    assert_true(cookie == sent);
+    return error;
+}
+
+/* ---- the rig ---- */
+
+static struct nbd_service *only_home(void *arg, const char *name, size_t name_length)
+{
+    return ((struct rig *)arg)->service;
+}
+
+static void rig_main(void *arg)
+{
+    struct rig *rig = arg;
+    struct nbd_wiring wiring = {
+        .loop = rig->loop,
+        .volumes = rig->volumes,
+        .store = (struct store *)rig->volumes,
+        .home = only_home,
+        .arg = rig,
+    };
+    group_init(&rig->others, rig->loop);
+    rig->service = nbd_service_new(&wiring, &rig->settings);
+    rig->body(rig);
+    group_join(&rig->others);
+    nbd_service_drain(rig->service, loop_now_ns(rig->loop) + 100 * NS_PER_S);
+    assert_int_equal(nbd_service_read_counts(rig->service).connections, 0);
+    nbd_service_free(rig->service);
+    rig->done = true;
+}
+
+static void run_with(const struct nbd_settings *settings, void (*body)(struct rig *rig))
+{
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct rig rig = { .world = world_new(seed), .settings = *settings, .body = body };
+        struct group group;
+        rig.loop = loop_sim_new(rig.world, "server");
+        rig.volumes = fake_volumes_new();
+        group_init(&group, rig.loop);
+        group_spawn(&group, "test", rig_main, &rig);
+        world_run(rig.world, UINT64_MAX);
+        assert_true(rig.done);
+        assert_int_equal(fake.opened, fake.closed);
+        fake_volumes_free(rig.volumes);
+        loop_free(rig.loop);
+        world_free(rig.world);
+    }
+}
+
+static struct nbd_settings defaults(void)
+{
+    struct nbd_settings settings = nbd_settings_default();
+    settings.default_size = DISK_BYTES;
+    return settings;
+}
+
+static void run(void (*body)(struct rig *rig))
+{
+    struct nbd_settings settings = defaults();
+    run_with(&settings, body);
+}
+
+/* ---- the handshake ---- */
+
+static void export_name(struct rig *rig)
+{
+    struct client client = greet(rig);
+    uint8_t answer[NBD_EXPORT_BYTES], data[3] = "abc";
+    say_option(&client, NBD_OPT_EXPORT_NAME, "db", 2);
+    hear(&client, answer, sizeof answer);
+    assert_int_equal(get_be(answer, 8), DISK_BYTES);
+    assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 7, 3, data), 0);
+    memset(data, 0, 3);
+    assert_int_equal(call(&client, NBD_CMD_READ, 0, 7, 3, data), 0);
+    assert_memory_equal(data, "abc", 3);
+    ask(&client, NBD_CMD_DISC, 0xffff, 1, 2, 3);
+    assert_ended(&client);
+}
+
+static void test_export_name(void **state)
+{
+    run(export_name);
+}
+
+static void info_creates_nothing(struct rig *rig)
+{
+    struct client client = greet(rig);
+    char text[8192];
+    assert_int_equal(choose(&client, NBD_OPT_INFO, "db", text), NBD_REP_ACK);
+    assert_true(client.size == DISK_BYTES);
+    say_option(&client, NBD_OPT_LIST, NULL, 0);
+    assert_option(&client, NBD_OPT_LIST, NBD_REP_ACK);
+    assert_int_equal(fake.opened, 0);
+    say_option(&client, NBD_OPT_ABORT, NULL, 0);
+    assert_option(&client, NBD_OPT_ABORT, NBD_REP_ACK);
+    assert_ended(&client);
+    assert_int_equal(nbd_service_read_counts(rig->service).handshakes_failed, 0);
+}
+
+static void test_info(void **state)
+{
+    run(info_creates_nothing);
+}
+
+static void long_list(struct rig *rig)
+{
+    char name[32], text[8192];
+    uint32_t length;
+    for (int i = 0; i < 5000; i++) {
+        snprintf(name, sizeof name, "volume-%d", i);
+        fake_volume_create(rig->volumes, name, 4096);
+    }
+    struct client client = greet(rig);
+    say_option(&client, NBD_OPT_LIST, NULL, 0);
+    for (int i = 0; i < 5000; i++) {
+        snprintf(name, sizeof name, "volume-%d", i);
+        assert_int_equal(hear_option(&client, NBD_OPT_LIST, text, &length), NBD_REP_SERVER);
+        assert_int_equal(get_be((uint8_t *)text, 4), length - 4);
+        assert_string_equal(text + 4, name);
+    }
+    assert_option(&client, NBD_OPT_LIST, NBD_REP_ACK);
+    /* One that goes away in the middle. */
+    say_option(&client, NBD_OPT_LIST, NULL, 0);
+    hang_up(&client);
+}
+
+static void test_long_list(void **state)
+{
+    run(long_list);
+}
+
+static void refused_then_served(struct rig *rig)
+{
+    struct client client = greet(rig);
+    char text[8192];
+    static const struct {
+        int code;
+        uint32_t reply;
+    } pairs[] = {
+        { -EBUSY, NBD_REP_ERR_POLICY },       { -EBADMSG, NBD_REP_ERR_UNKNOWN }, { -EIO, NBD_REP_ERR_UNKNOWN },
+        { -EINVAL, NBD_REP_ERR_INVALID },     { -EACCES, NBD_REP_ERR_POLICY },   { -ENOENT, NBD_REP_ERR_UNKNOWN },
+        { -ESHUTDOWN, NBD_REP_ERR_SHUTDOWN },
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        fake.acquire_code = pairs[i].code;
+        assert_int_equal(choose(&client, NBD_OPT_GO, "db", text), pairs[i].reply);
+        assert_non_null(strstr(text, "volume 'db'"));
+    }
+    struct client old = greet(rig);
+    say_option(&old, NBD_OPT_EXPORT_NAME, "db", 2);
+    assert_ended(&old);
+    fake.acquire_code = 0;
+    assert_int_equal(choose(&client, NBD_OPT_GO, "db", text), NBD_REP_ACK);
+    hang_up(&client);
+}
+
+static void test_refused(void **state)
+{
+    run(refused_then_served);
+}
+
+static void slow_volume(struct rig *rig)
+{
+    /* Waiting for the volume is not the client's fault: the deadline stands still. */
+    fake.hold = true;
+    struct client client = greet(rig);
+    say_choice(&client, NBD_OPT_GO, "db");
+    assert_int_equal(sleep_ns(2 * NBD_HANDSHAKE_MS * NS_PER_MS), 0);
+    fake.hold = false;
+    assert_option(&client, NBD_OPT_GO, NBD_REP_INFO);
+    hang_up(&client);
+}
+
+static void dawdling(struct rig *rig)
+{
+    struct client silent = connect_to(rig), half = greet(rig);
+    say(&half, "IHAVEOPT\0\0", 10);
+    uint64_t start_ns = loop_now_ns(rig->loop);
+    uint8_t greeting[NBD_GREETING_BYTES];
+    hear(&silent, greeting, sizeof greeting);
+    assert_ended(&silent);
+    assert_ended(&half);
+    assert_true(loop_now_ns(rig->loop) - start_ns >= (NBD_HANDSHAKE_MS - 1000) * NS_PER_MS);
+    assert_int_equal(nbd_service_read_counts(rig->service).handshakes_failed, 2);
+}
+
+static void test_handshake_deadline(void **state)
+{
+    run(dawdling);
+    run(slow_volume);
+}
+
+static void too_many_options(struct rig *rig)
+{
+    struct client client = greet(rig);
+    for (int i = 0; i < NBD_OPTIONS_MAX; i++) {
+        say_option(&client, 77, "x", 1);
+        assert_option(&client, 77, NBD_REP_ERR_UNSUP);
+    }
+    say_option(&client, 77, "x", 1);
+    assert_ended(&client);
+}
+
+static void too_much_data(struct rig *rig)
+{
+    static uint8_t zeroes[NBD_OPTION_DATA_MAX * 2];
+    struct client client = greet(rig);
+    say_option(&client, NBD_OPT_INFO, zeroes, sizeof zeroes);
+    assert_option(&client, NBD_OPT_INFO, NBD_REP_ERR_TOO_BIG);
+    say_option(&client, 77, zeroes, sizeof zeroes);
+    assert_option(&client, 77, NBD_REP_ERR_UNSUP);
+    say_option(&client, NBD_OPT_GO, NULL, UINT32_MAX);
+    assert_ended(&client);
+}
+
+static void test_option_limits(void **state)
+{
+    run(too_many_options);
+    run(too_much_data);
+}
+
+static void too_many_connections(struct rig *rig)
+{
+    struct client first = attach(rig, "db", false), second = connect_to(rig);
+    assert_ended(&second);
+    assert_int_equal(nbd_service_read_counts(rig->service).refused, 1);
+    hang_up(&first);
+}
+
+static void test_connections_limit(void **state)
+{
+    struct nbd_settings settings = defaults();
+    settings.connections = 1;
+    run_with(&settings, too_many_connections);
+}
+
+/* ---- requests ---- */
+
+/* Many requests of all sizes at once, checked against a copy of the disk. */
+static void random_requests(struct rig *rig, bool structured)
+{
+    enum { DEPTH = 20, AREA = 300 * 1024 };
+    struct client client = attach(rig, "db", structured);
+    uint8_t *model = calloc(1, DEPTH * AREA), *data = malloc(AREA);
+    for (int round = 0; round < 20; round++) {
+        uint32_t lengths[DEPTH], starts[DEPTH];
+        uint16_t commands[DEPTH];
+        for (int i = 0; i < DEPTH; i++) {
+            /* Each request of a round has an area of its own, so their order does not matter. */
+            uint32_t length = (uint32_t)world_random(rig->world, world_chance(rig->world, 300) ? AREA : 9000);
+            uint32_t start = (uint32_t)world_random(rig->world, AREA - length) + (uint32_t)i * AREA;
+            static const uint16_t kinds[] = { NBD_CMD_READ, NBD_CMD_READ,  NBD_CMD_WRITE, NBD_CMD_WRITE,
+                                              NBD_CMD_TRIM, NBD_CMD_FLUSH, NBD_CMD_CACHE, NBD_CMD_WRITE_ZEROES };
+            commands[i] = kinds[world_random(rig->world, 8)];
+            lengths[i] = length;
+            starts[i] = start;
+            bool plain = commands[i] == NBD_CMD_FLUSH;
+            ask(&client, commands[i], world_chance(rig->world, 200) ? NBD_CMD_FLAG_FUA : 0, (uint64_t)i,
+                plain ? 0 : start, plain ? 0 : length);
+            if (commands[i] == NBD_CMD_WRITE) {
+                memset(model + start, round + i + 1, length);
+                say(&client, model + start, length);
+            } else if (commands[i] == NBD_CMD_TRIM || commands[i] == NBD_CMD_WRITE_ZEROES) {
+                memset(model + start, 0, length);
+            }
+            if (world_chance(rig->world, 300))
+                fake.wait = !fake.wait;
+        }
+        for (int i = 0; i < DEPTH; i++) {
+            uint8_t header[NBD_CHUNK_OFFSET_BYTES];
+            hear(&client, header, structured ? NBD_CHUNK_BYTES : NBD_SIMPLE_REPLY_BYTES);
+            uint64_t cookie = get_be(header + 8, 8);
+            assert_true(cookie < DEPTH);
+            bool reads = commands[cookie] == NBD_CMD_READ && lengths[cookie] > 0;
+            if (!structured) {
+                assert_int_equal(get_be(header + 4, 4), 0);
+            } else {
+                assert_int_equal(get_be(header + 6, 2), reads ? 1 : 0);
+                assert_int_equal(get_be(header + 16, 4), reads ? lengths[cookie] + 8 : 0);
+                hear(&client, header + NBD_CHUNK_BYTES, reads ? 8 : 0);
+            }
+            if (!reads)
+                continue;
+            hear(&client, data, lengths[cookie]);
+            assert_memory_equal(data, model + starts[cookie], lengths[cookie]);
+        }
+    }
+    free(model);
+    free(data);
+    hang_up(&client);
+}
+
+static void random_simple(struct rig *rig)
+{
+    random_requests(rig, false);
+}
+
+static void random_structured(struct rig *rig)
+{
+    random_requests(rig, true);
+}
+
+static void test_random_requests(void **state)
+{
+    run(random_simple);
+    run(random_structured);
+}
+
+static void large_request(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true);
+    uint8_t *data = malloc(NBD_PAYLOAD_MAX), *copy = malloc(NBD_PAYLOAD_MAX);
+    for (uint32_t i = 0; i < NBD_PAYLOAD_MAX; i++)
+        data[i] = (uint8_t)(i * 7 + i / 4096);
+    assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 12345, NBD_PAYLOAD_MAX, data), 0);
+    assert_int_equal(call(&client, NBD_CMD_READ, NBD_CMD_FLAG_DF, 12345, NBD_PAYLOAD_MAX, copy), 0);
+    assert_memory_equal(data, copy, NBD_PAYLOAD_MAX);
+    free(data);
+    free(copy);
+    hang_up(&client);
+}
+
+static void test_large_request(void **state)
+{
+    run(large_request);
+}
+
+static void misfits(struct rig *rig, bool structured)
+{
+    static uint8_t data[8192], longer[NBD_PAYLOAD_MAX + 1];
+    struct client client = attach(rig, "db", structured);
+    static const struct {
+        uint16_t command, flags;
+        uint64_t offset;
+        uint32_t length, error;
+    } cases[] = {
+        { NBD_CMD_READ, 0, DISK_BYTES - 1, 2, NBD_EINVAL },
+        { NBD_CMD_READ, 0, UINT64_MAX, 2, NBD_EINVAL },
+        { NBD_CMD_READ, 0, DISK_BYTES, 0, 0 },
+        { NBD_CMD_READ, 0, 0, NBD_PAYLOAD_MAX + 1, NBD_EINVAL },
+        { NBD_CMD_READ, 0, 0, UINT32_MAX, NBD_EINVAL },
+        { NBD_CMD_READ, NBD_CMD_FLAG_NO_HOLE, 0, 1, NBD_EINVAL },
+        { NBD_CMD_READ, NBD_CMD_FLAG_FUA, 0, 8192, 0 },
+        { NBD_CMD_WRITE, 0, DISK_BYTES - 1, 2, NBD_ENOSPC },
+        { NBD_CMD_WRITE, 0, UINT64_MAX - 1, 4096, NBD_ENOSPC },
+        { NBD_CMD_WRITE, 0, 0, 0, 0 },
+        { NBD_CMD_WRITE, NBD_CMD_FLAG_DF, 0, 4096, NBD_EINVAL },
+        { NBD_CMD_WRITE, 1 << 15, 0, 4096, NBD_EINVAL },
+        { NBD_CMD_WRITE, NBD_CMD_FLAG_PAYLOAD_LEN, 0, 4096, NBD_EINVAL },
+        { NBD_CMD_WRITE, 0, 0, NBD_PAYLOAD_MAX + 1, NBD_EINVAL },
+        { NBD_CMD_TRIM, 0, DISK_BYTES - 1, 2, NBD_EINVAL },
+        { NBD_CMD_TRIM, 0, 1, DISK_BYTES - 1, 0 },
+        { NBD_CMD_TRIM, NBD_CMD_FLAG_NO_HOLE, 0, 1, NBD_EINVAL },
+        { NBD_CMD_CACHE, 0, DISK_BYTES, 1, NBD_EINVAL },
+        { NBD_CMD_CACHE, NBD_CMD_FLAG_FUA, 0, DISK_BYTES, 0 },
+        { NBD_CMD_WRITE_ZEROES, 0, DISK_BYTES - 1, 2, NBD_ENOSPC },
+        { NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FUA, 0, DISK_BYTES, 0 },
+        { NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FAST_ZERO, 0, 4096, NBD_EINVAL },
+        { NBD_CMD_WRITE_ZEROES, 0, 4096, UINT32_MAX, NBD_ENOSPC },
+        { NBD_CMD_FLUSH, 0, 0, 0, 0 },
+        { NBD_CMD_FLUSH, NBD_CMD_FLAG_FUA, 0, 0, 0 },
+        { NBD_CMD_FLUSH, 0, 1, 0, NBD_EINVAL },
+        { NBD_CMD_FLUSH, 0, 0, 1, NBD_EINVAL },
+        { NBD_CMD_BLOCK_STATUS, 0, 0, 4096, NBD_EINVAL },
+        { 99, 0, 0, 0, NBD_EINVAL },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        void *payload = cases[i].length > sizeof data ? longer : data;
+        assert_int_equal(call(&client, cases[i].command, cases[i].flags, cases[i].offset, cases[i].length, payload),
+                         cases[i].error);
+    }
+    /* DF belongs to structured replies. */
+    assert_int_equal(call(&client, NBD_CMD_READ, NBD_CMD_FLAG_DF, 0, 512, data), structured ? 0 : NBD_EINVAL);
+    assert_int_equal((client.flags & NBD_FLAG_SEND_DF) != 0, structured);
+    hang_up(&client);
+}
+
+static void misfits_simple(struct rig *rig)
+{
+    misfits(rig, false);
+}
+
+static void misfits_structured(struct rig *rig)
+{
+    misfits(rig, true);
+}
+
+static void test_misfits(void **state)
+{
+    run(misfits_simple);
+    run(misfits_structured);
+}
+
+static void read_only(struct rig *rig)
+{
+    uint8_t data[512] = { 0 };
+    struct client client = greet(rig);
+    char text[8192];
+    assert_int_equal(choose(&client, NBD_OPT_INFO, "db", text), NBD_REP_ERR_UNKNOWN);
+    assert_int_equal(choose(&client, NBD_OPT_GO, "db", text), NBD_REP_ERR_UNKNOWN);
+    fake_volume_create(rig->volumes, "db", DISK_BYTES);
+    assert_int_equal(choose(&client, NBD_OPT_GO, "db", text), NBD_REP_ACK);
+    assert_int_equal(client.flags & (NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_TRIM), NBD_FLAG_READ_ONLY);
+    assert_int_equal(call(&client, NBD_CMD_READ, 0, 0, 512, data), 0);
+    assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 0, 512, data), NBD_EPERM);
+    assert_int_equal(call(&client, NBD_CMD_TRIM, 0, 0, 512, NULL), NBD_EPERM);
+    assert_int_equal(call(&client, NBD_CMD_WRITE_ZEROES, 0, 0, 512, NULL), NBD_EPERM);
+    hang_up(&client);
+}
+
+static void test_read_only(void **state)
+{
+    struct nbd_settings settings = defaults();
+    settings.read_only = true;
+    run_with(&settings, read_only);
+}
+
+static void durability(struct rig *rig)
+{
+    static uint8_t data[4096];
+    struct client client = attach(rig, "db", true);
+    for (int wait = 0; wait <= 1; wait++) {
+        fake.wait = wait;
+        uint64_t before = fake.flushes;
+        assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 0, 4096, data), 0);
+        assert_int_equal(call(&client, NBD_CMD_TRIM, 0, 0, 4096, NULL), 0);
+        assert_true(fake.flushes == before);
+        assert_int_equal(call(&client, NBD_CMD_WRITE, NBD_CMD_FLAG_FUA, 0, 4096, data), 0);
+        assert_true(fake.flushes == before + 1);
+        assert_int_equal(call(&client, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 4096, NULL), 0);
+        assert_int_equal(call(&client, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_FUA, 0, 4096, NULL), 0);
+        assert_true(fake.flushes == before + 3);
+        assert_int_equal(call(&client, NBD_CMD_FLUSH, 0, 0, 0, NULL), 0);
+        assert_true(fake.flushes == before + 4);
+        fake.flush_code = -EIO;
+        assert_int_equal(call(&client, NBD_CMD_FLUSH, 0, 0, 0, NULL), NBD_EIO);
+        assert_int_equal(call(&client, NBD_CMD_WRITE, NBD_CMD_FLAG_FUA, 0, 4096, data), NBD_EIO);
+        assert_int_equal(call(&client, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 0, 4096, NULL), NBD_EIO);
+        assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 0, 4096, data), 0);
+        fake.flush_code = -ENOSPC;
+        assert_int_equal(call(&client, NBD_CMD_FLUSH, 0, 0, 0, NULL), NBD_ENOSPC);
+        fake.flush_code = 0;
+        /* A change that failed is not flushed, but answered. */
+        fake.operation_code = -ETIMEDOUT;
+        before = fake.flushes;
+        assert_int_equal(call(&client, NBD_CMD_WRITE, NBD_CMD_FLAG_FUA, 0, 4096, data), NBD_EIO);
+        assert_int_equal(call(&client, NBD_CMD_READ, 0, 0, 4096, data), NBD_EIO);
+        assert_true(fake.flushes == before);
+        fake.operation_code = 0;
+    }
+    hang_up(&client);
+}
+
+static void test_durability(void **state)
+{
+    run(durability);
+}
+
+static void refused_payload(struct rig *rig)
+{
+    static uint8_t data[300 * 1024];
+    struct client client = attach(rig, "db", false);
+    fake.begin_code = -EIO;
+    assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 0, sizeof data, data), NBD_EIO);
+    fake.begin_code = 0;
+    assert_int_equal(call(&client, NBD_CMD_WRITE, 0, 0, sizeof data, data), 0);
+    hang_up(&client);
+}
+
+static void test_refused_payload(void **state)
+{
+    run(refused_payload);
+}
+
+static void half_a_write(struct rig *rig)
+{
+    static uint8_t data[200 * 1024], copy[sizeof data];
+    struct client client = attach(rig, "db", false), other = attach(rig, "db", false);
+    memset(data, 0xab, sizeof data);
+    /* What comes before counts, though the client hangs up without taking the reply. */
+    ask(&client, NBD_CMD_WRITE, 0, 1, sizeof data, 4096);
+    say(&client, data, 4096);
+    ask(&client, NBD_CMD_WRITE, 0, 2, 0, sizeof data);
+    say(&client, data, sizeof data - 1);
+    hang_up(&client);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    assert_int_equal(call(&other, NBD_CMD_READ, 0, 0, sizeof copy, copy), 0);
+    memset(data, 0, sizeof data);
+    assert_memory_equal(data, copy, sizeof data);
+    assert_int_equal(call(&other, NBD_CMD_READ, 0, sizeof data, 4096, copy), 0);
+    assert_int_equal(copy[4095], 0xab);
+    assert_int_equal(fake.aborted, 1);
+    hang_up(&other);
+}
+
+static void test_half_a_write(void **state)
+{
+    run(half_a_write);
+}
+
+static void not_a_request(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true);
+    uint64_t cookie;
+    ask(&client, NBD_CMD_FLUSH, 0, 5, 0, 0);
+    say(&client, "GET / HTTP/1.1\r\nHost: nbd\r\n\r\n", 29);
+    assert_int_equal(hear_reply(&client, &cookie, NULL, 0), 0);
+    assert_true(cookie == 5);
+    assert_ended(&client);
+}
+
+static void test_not_a_request(void **state)
+{
+    run(not_a_request);
+}
+
+/* ---- limits ---- */
+
+static void few_requests(struct rig *rig)
+{
+    enum { COUNT = 100 };
+    struct client client = attach(rig, "db", false);
+    bool seen[COUNT] = { false };
+    fake.wait = fake.hold = true;
+    for (uint64_t i = 0; i < COUNT; i++)
+        ask(&client, NBD_CMD_TRIM, 0, i, i * 4096, 4096);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    assert_in_range(nbd_service_read_counts(rig->service).requests[NBD_CMD_TRIM], 3, 4);
+    fake.hold = false;
+    for (int i = 0; i < COUNT; i++) {
+        uint64_t cookie;
+        assert_int_equal(hear_reply(&client, &cookie, NULL, 0), 0);
+        assert_true(cookie < COUNT && !seen[cookie]);
+        seen[cookie] = true;
+    }
+    hang_up(&client);
+}
+
+static void test_requests_limit(void **state)
+{
+    struct nbd_settings settings = defaults();
+    settings.requests_in_flight = 3;
+    run_with(&settings, few_requests);
+}
+
+static void deaf(struct rig *rig)
+{
+    enum { COUNT = 1000 };
+    static uint8_t data[64 * 1024];
+    struct client client = attach(rig, "db", true), other = attach(rig, "db", true);
+    for (uint64_t i = 0; i < COUNT; i++)
+        ask(&client, NBD_CMD_READ, 0, i, 0, sizeof data);
+    assert_int_equal(sleep_ns(NBD_SEND_STALL_MS / 2 * NS_PER_MS), 0);
+    /* It gets no further than its limits, and nobody else notices. */
+    assert_in_range(nbd_service_read_counts(rig->service).requests[NBD_CMD_READ], 1, 30);
+    assert_int_equal(call(&other, NBD_CMD_READ, 0, 0, sizeof data, data), 0);
+    assert_int_equal(nbd_service_read_counts(rig->service).connections, 2);
+    assert_int_equal(sleep_ns(NBD_SEND_STALL_MS * NS_PER_MS), 0);
+    assert_int_equal(nbd_service_read_counts(rig->service).connections, 1);
+    assert_int_equal(call(&other, NBD_CMD_READ, 0, 0, sizeof data, data), 0);
+    hang_up(&client);
+    hang_up(&other);
+}
+
+static void test_deaf_client(void **state)
+{
+    struct nbd_settings settings = defaults();
+    settings.bytes_in_flight = 256 * 1024;
+    run_with(&settings, deaf);
+}
+
+static void stalled_payload(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true), idle = attach(rig, "db", true);
+    uint8_t byte;
+    ask(&client, NBD_CMD_WRITE, 0, 1, 0, 1 << 20);
+    say(&client, "abc", 3);
+    assert_ended(&client);
+    assert_int_equal(fake.begun, 1);
+    assert_int_equal(fake.aborted, 1);
+    /* One that has nothing to say may be silent for ever. */
+    assert_int_equal(sleep_ns(24 * 3600 * NS_PER_S), 0);
+    assert_int_equal(call(&idle, NBD_CMD_READ, 0, 0, 1, &byte), 0);
+    hang_up(&idle);
+}
+
+static void test_stalled_payload(void **state)
+{
+    run(stalled_payload);
+}
+
+/* ---- the end ---- */
+
+static void drain(void *arg)
+{
+    struct rig *rig = arg;
+    nbd_service_drain(rig->service, loop_now_ns(rig->loop) + 60 * NS_PER_S);
+}
+
+static void drained(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true), waiting = greet(rig), shaking = greet(rig), late;
+    char text[8192];
+    uint32_t length;
+    uint64_t cookie;
+    fake.wait = fake.hold = true;
+    ask(&client, NBD_CMD_TRIM, NBD_CMD_FLAG_FUA, 7, 0, 4096);
+    say_choice(&waiting, NBD_OPT_GO, "db");
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    group_spawn(&rig->others, "drain", drain, rig);
+    assert_int_equal(sleep_ns(NS_PER_S / 4), 0);
+    late = connect_to(rig);
+    assert_ended(&late);
+    assert_int_equal(choose(&shaking, NBD_OPT_GO, "db", text), NBD_REP_ERR_SHUTDOWN);
+    assert_ended(&shaking);
+    fake.hold = false;
+    assert_int_equal(hear_reply(&client, &cookie, NULL, 0), 0);
+    assert_true(cookie == 7 && fake.flushes == 1);
+    assert_ended(&client);
+    assert_int_equal(hear_option(&waiting, NBD_OPT_GO, text, &length), NBD_REP_ERR_SHUTDOWN);
+    assert_ended(&waiting);
+}
+
+static void cut_at_deadline(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true);
+    fake.wait = fake.hold = true;
+    for (uint64_t i = 0; i < 50; i++)
+        ask(&client, NBD_CMD_READ, 0, i, 0, 4096);
+    ask(&client, NBD_CMD_WRITE, 0, 50, 0, 4096);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    drain(rig);
+    assert_int_equal(nbd_service_read_counts(rig->service).connections, 0);
+    hang_up(&client);
+}
+
+static void aborted(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true), shaking = greet(rig), opening = greet(rig);
+    fake.wait = fake.hold = true;
+    for (uint64_t i = 0; i < 50; i++)
+        ask(&client, NBD_CMD_READ, 0, i, 0, 4096);
+    say_choice(&opening, NBD_OPT_GO, "db");
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    nbd_service_abort(rig->service);
+    hang_up(&client);
+    hang_up(&shaking);
+    hang_up(&opening);
+}
+
+static void test_drain_and_abort(void **state)
+{
+    run(drained);
+    run(cut_at_deadline);
+    run(aborted);
+}
+
+static void volume_lost(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true), other = attach(rig, "elsewhere", true);
+    uint8_t byte;
+    uint64_t cookie;
+    fake.wait = true;
+    ask(&client, NBD_CMD_TRIM, 0, 1, 0, 4096);
+    assert_int_equal(hear_reply(&client, &cookie, NULL, 0), 0);
+    fake.hold = true;
+    ask(&client, NBD_CMD_FLUSH, 0, 2, 0, 0);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    fake_volume_lose(rig->volumes, "db");
+    fake.hold = false;
+    assert_int_equal(hear_reply(&client, &cookie, NULL, 0), NBD_ESHUTDOWN);
+    assert_true(cookie == 2);
+    assert_ended(&client);
+    assert_int_equal(call(&other, NBD_CMD_READ, 0, 0, 1, &byte), 0);
+    hang_up(&other);
+}
+
+static void test_volume_lost(void **state)
+{
+    run(volume_lost);
+}
+
+/* Clients that end anyhow, at any point of anything. */
+static void vanish(struct rig *rig)
+{
+    static uint8_t data[64 * 1024];
+    for (int i = 0; i < 200; i++) {
+        struct client client = attach(rig, "db", world_chance(rig->world, 500));
+        fake.wait = world_chance(rig->world, 500);
+        for (uint64_t count = world_random(rig->world, 8); count > 0; count--) {
+            bool writes = world_chance(rig->world, 400);
+            ask(&client, writes ? NBD_CMD_WRITE : NBD_CMD_READ, 0, count, 0, sizeof data);
+            if (writes)
+                say(&client, data, world_chance(rig->world, 800) ? sizeof data : 1000);
+        }
+        if (world_chance(rig->world, 500))
+            assert_int_equal(sleep_ns(world_random(rig->world, NS_PER_MS)), 0);
+        if (world_chance(rig->world, 500))
+            channel_sim_cut(client.channel);
+        hang_up(&client);
+    }
+}
+
+static void test_vanishing_clients(void **state)
+{
+    run(vanish);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_export_name),        cmocka_unit_test(test_info),
+        cmocka_unit_test(test_long_list),          cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_handshake_deadline), cmocka_unit_test(test_option_limits),
+        cmocka_unit_test(test_connections_limit),  cmocka_unit_test(test_random_requests),
+        cmocka_unit_test(test_large_request),      cmocka_unit_test(test_misfits),
+        cmocka_unit_test(test_read_only),          cmocka_unit_test(test_durability),
+        cmocka_unit_test(test_refused_payload),    cmocka_unit_test(test_half_a_write),
+        cmocka_unit_test(test_not_a_request),      cmocka_unit_test(test_requests_limit),
+        cmocka_unit_test(test_deaf_client),        cmocka_unit_test(test_stalled_payload),
+        cmocka_unit_test(test_drain_and_abort),    cmocka_unit_test(test_volume_lost),
+        cmocka_unit_test(test_vanishing_clients),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
