@@ -569,6 +569,8 @@ static void put_abandon(void *arg)
 static int dir_put(struct store *store, const struct store_put *put, char ret_etag[STORE_ETAG_MAX], struct error *error)
 {
     struct dir *dir = dir_of(store);
+    if (dir->root.session_fd < 0)
+        return error_set(error, EROFS, "put %s: the directory %s cannot be written to", put->key, dir->root.path);
     struct put_job job = { .dir = dir, .put = put, .directory_fd = -1, .want_etag = ret_etag != NULL };
     dir_path_of(put->key, &job.path);
     struct directory *directory = directory_use(dir, &job.path);
@@ -641,6 +643,8 @@ static void delete_work(void *arg)
 static int dir_delete(struct store *store, const char *key, struct error *error)
 {
     struct dir *dir = dir_of(store);
+    if (dir->root.session_fd < 0)
+        return error_set(error, EROFS, "delete %s: the directory %s cannot be written to", key, dir->root.path);
     struct delete_job job = { .dir = dir, .key = key };
     int waited = work_with_lock(dir, delete_work, &job, &job.busy);
     if (waited == -ECANCELED)

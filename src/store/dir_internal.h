@@ -53,7 +53,7 @@ int dir_list_page(int objects_fd, const char *prefix, const char *after, size_t 
 struct dir_root {
     char *path; /* as it was given, for messages */
     int root_fd, objects_fd, locks_fd, temporaries_fd;
-    int session_fd;   /* our own directory below tmp/, locked while we live */
+    int session_fd;   /* our own directory below tmp/, locked while we live; -1: nothing can be written here */
     char session[64]; /* its name */
 };
 int dir_root_open(const char *path, bool create, uint64_t random, struct dir_root *ret_root, struct error *error);

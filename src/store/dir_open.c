@@ -185,7 +185,7 @@ static bool has_skeleton(int root_fd)
     return true;
 }
 
-/* The directories in it, made where they are not, and synced whoever made them. */
+/* The directories in it; with `create` made where they are not, and synced whoever made them. */
 static int make_skeleton(int root_fd, const char *path, bool create, struct error *error)
 {
     if (!has_skeleton(root_fd)) {
@@ -198,6 +198,8 @@ static int make_skeleton(int root_fd, const char *path, bool create, struct erro
         if (failed != 0)
             return cannot_write(path, -failed, error);
     }
+    if (!create)
+        return 0;
     for (size_t i = 0; i < sizeof skeleton / sizeof *skeleton; i++)
         if (mkdirat(root_fd, skeleton[i], 0700) != 0 && errno != EEXIST)
             return cannot_write(path, errno, error);
@@ -304,11 +306,14 @@ int dir_root_open(const char *path, bool create, uint64_t random, struct dir_roo
         failed = open_below(root.root_fd, path, "tmp", &root.temporaries_fd, error);
     if (failed == 0)
         failed = open_session(&root, random, error);
-    if (failed != 0) {
+    /* Who only looks at a store may do so where nothing can be written: a backup, somebody else's. */
+    bool can_be_read = !create && (failed == -EROFS || failed == -EACCES || failed == -EPERM || failed == -ENOSPC);
+    if (failed != 0 && !(can_be_read && root.temporaries_fd >= 0)) {
         dir_root_close(&root);
         return failed;
     }
-    remove_leftovers(root.temporaries_fd);
+    if (failed == 0)
+        remove_leftovers(root.temporaries_fd);
     *ret_root = root;
     return 0;
 }

@@ -42,6 +42,35 @@ static bool beyond_the_disk(const struct volume *volume, const struct commit_ext
     return extent->page >= volume->pages || extent->count > volume->pages - extent->page;
 }
 
+/* What the codec leaves to us: that extents fit the disk, and that all extents of a frame agree about it.  Frames of
+ * one object come in the order of their pages. */
+static int check_extents(const struct volume *volume, const struct entry *entry, struct error *error)
+{
+    const struct commit_extent **last = memory_array((size_t)entry->object_count + 1, sizeof(struct commit_extent *));
+    const char *wrong = NULL;
+    for (uint32_t i = 0; i < entry->extent_count && wrong == NULL; i++) {
+        const struct commit_extent *extent = &entry->extents[i];
+        if (beyond_the_disk(volume, extent))
+            wrong = "lies behind the end of the disk";
+        if (extent->kind != EXTENT_PAGES || wrong != NULL)
+            continue;
+        const struct commit_extent *before = last[extent->object];
+        last[extent->object] = extent;
+        if (extent->units * FRAME_UNIT != frame_total_bytes(extent->frame_pages * PAGE_BYTES))
+            wrong = "names a frame of the wrong length";
+        else if (before == NULL)
+            continue;
+        else if (before->start == extent->start)
+            wrong = before->frame_pages == extent->frame_pages ? NULL : "contradicts another one of the same frame";
+        else if (extent->start < before->start + before->units)
+            wrong = "names a frame that overlaps another one";
+    }
+    free(last);
+    if (wrong != NULL)
+        return error_set(error, EBADMSG, "log entry %llu: an extent %s", (unsigned long long)entry->seq, wrong);
+    return 0;
+}
+
 /* Whether the disk's newest content of the extent's first page is another one than this commit's. */
 static bool superseded(const struct volume *volume, const struct commit_extent *extent)
 {
@@ -51,12 +80,10 @@ static bool superseded(const struct volume *volume, const struct commit_extent *
 
 int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t hash[SHA256_BYTES], struct error *error)
 {
-    for (uint32_t i = 0; i < entry->extent_count; i++)
-        if (beyond_the_disk(volume, &entry->extents[i]))
-            return error_set(error, EBADMSG, "log entry %llu writes behind the end of the disk",
-                             (unsigned long long)entry->seq);
     uint32_t *indexes = memory_array((size_t)entry->object_count + 1, sizeof *indexes);
-    int status = add_objects(volume, entry, indexes, error);
+    int status = check_extents(volume, entry, error);
+    if (status == 0)
+        status = add_objects(volume, entry, indexes, error);
     if (status < 0) {
         free(indexes);
         return status;

@@ -53,7 +53,7 @@ struct slot {
 };
 
 static int get_front(struct volume *volume, const char *key, size_t wanted, uint8_t **ret_bytes, size_t *ret_length,
-                     struct error *error)
+                     uint64_t *ret_size, struct error *error)
 {
     uint8_t *bytes = memory_new(wanted);
     struct iovec piece = { .iov_base = bytes, .iov_len = wanted };
@@ -66,6 +66,7 @@ static int get_front(struct volume *volume, const char *key, size_t wanted, uint
     }
     *ret_bytes = bytes;
     *ret_length = got.length;
+    *ret_size = got.size;
     return 0;
 }
 
@@ -75,17 +76,23 @@ static int read_entry(struct slot *slot)
     key_log(&slot->volume->body.uuid, slot->seq, key);
     uint8_t *bytes = NULL;
     size_t length = 0, front = 0;
-    int status = get_front(slot->volume, key, LOG_FRONT_GUESS, &bytes, &length, &slot->error);
+    uint64_t size = 0;
+    int status = get_front(slot->volume, key, LOG_FRONT_GUESS, &bytes, &length, &size, &slot->error);
     if (status == 0)
         status = entry_decode_front(bytes, length, &front, &slot->error);
     if (status == 0 && front > length && length == LOG_FRONT_GUESS) {
         free(bytes);
         bytes = NULL;
-        status = get_front(slot->volume, key, front, &bytes, &length, &slot->error);
+        status = get_front(slot->volume, key, front, &bytes, &length, &size, &slot->error);
     }
     if (status == 0)
         status = entry_decode(bytes, length, &slot->entry, slot->hash, &slot->error);
     free(bytes);
+    if (status == 0 && size < front + slot->entry.inline_bytes) {
+        status = error_set(&slot->error, EBADMSG, "the object is cut short: %llu of %llu bytes",
+                           (unsigned long long)size, (unsigned long long)(front + slot->entry.inline_bytes));
+        entry_free(&slot->entry);
+    }
     if (status < 0 && status != -ENOENT)
         error_context(&slot->error, "%s", key);
     return status;
@@ -160,13 +167,11 @@ static int replay(struct volume *volume, uint64_t last, uint64_t *highest_epoch,
     while (volume->committed_seq < last && status == 0) {
         uint64_t first = volume->committed_seq + 1;
         uint64_t count = last - volume->committed_seq < REPLAY_WINDOW ? last - volume->committed_seq : REPLAY_WINDOW;
-        struct group group;
-        group_init(&group, volume->loop);
         for (uint64_t i = 0; i < count; i++) {
             slots[i] = (struct slot){ .volume = volume, .seq = first + i };
-            group_spawn(&group, "replay", read_slot, &slots[i]);
+            group_spawn(&volume->group, "replay", read_slot, &slots[i]);
         }
-        group_join(&group);
+        group_join(&volume->group); /* nothing else is in it before the volume is served */
         for (uint64_t i = 0; i < count; i++) {
             if (status == 0 && slots[i].status == -ENOENT)
                 status = error_set(error, EBADMSG, "%s: its log is damaged: entry %llu is missing, though later ones "

@@ -377,8 +377,7 @@ int volumes_shutdown(struct volumes *all, uint64_t deadline_ns, struct error *er
     } else {
         status = 0;
     }
-    group_cancel(&all->group);
-    group_join(&all->group);
+    volumes_abandon(all);
     return status;
 }
 
@@ -386,6 +385,8 @@ void volumes_abandon(struct volumes *all)
 {
     all->stopping = true;
     group_cancel(&all->group);
+    list_for_each(node, &all->all)
+        group_cancel(&container_of(node, struct volume, link)->group);
     group_join(&all->group);
 }
 

@@ -227,11 +227,32 @@ static inline void sample_commit_full(struct buffer *bytes, uint8_t ret_hash[SHA
     uint32_t first = (uint32_t)(front / FRAME_UNIT);
     struct commit_extent extents[] = {
         { .kind = EXTENT_ZERO, .page = 0, .count = 5 },
-        { .kind = EXTENT_PAGES, .page = 5, .count = 2, .start = first, .units = 193, .frame_page = 0, .frame_pages = 3 },
-        { .kind = EXTENT_PAGES, .page = 9, .count = 1, .start = first, .units = 193, .frame_page = 2, .frame_pages = 3 },
-        { .kind = EXTENT_PAGES, .page = 32, .count = 32, .object = 1, .start = OBJECT_UNITS_MAX - 2049, .units = 2049,
+        { .kind = EXTENT_PAGES,
+          .page = 5,
+          .count = 2,
+          .start = first,
+          .units = 193,
+          .frame_page = 0,
+          .frame_pages = 3 },
+        { .kind = EXTENT_PAGES,
+          .page = 9,
+          .count = 1,
+          .start = first,
+          .units = 193,
+          .frame_page = 2,
+          .frame_pages = 3 },
+        { .kind = EXTENT_PAGES,
+          .page = 32,
+          .count = 32,
+          .object = 1,
+          .start = OBJECT_UNITS_MAX - 2049,
+          .units = 2049,
           .frame_pages = 32 },
-        { .kind = EXTENT_PAGES, .page = VOLUME_PAGES_MAX - 1, .count = 1, .start = first + 193, .units = 65,
+        { .kind = EXTENT_PAGES,
+          .page = VOLUME_PAGES_MAX - 1,
+          .count = 1,
+          .start = first + 193,
+          .units = 65,
           .frame_pages = 1 },
     };
     entry.inline_bytes = (193 + 65) * FRAME_UNIT;
@@ -274,7 +295,8 @@ static inline struct root random_root(struct chance *chance, uint64_t seq_most)
     if (root.seq > 0)
         chance_bytes(chance, root.hash, sizeof(root.hash));
     root.size = (1 + chance_number(chance, VOLUME_BYTES_MAX / VOLUME_SIZE_UNIT - 1)) * VOLUME_SIZE_UNIT;
-    root.next_object_id = root.empty ? 1 + chance_number(chance, OBJECT_ID_MAX - 1) : 2 + chance_number(chance, OBJECT_ID_MAX - 2);
+    root.next_object_id =
+        root.empty ? 1 + chance_number(chance, OBJECT_ID_MAX - 1) : 2 + chance_number(chance, OBJECT_ID_MAX - 2);
     root.extra.length = (uint32_t)chance_number(chance, EXTRA_BYTES_MAX);
     chance_bytes(chance, root.extra.bytes, root.extra.length);
     if (root.empty)
@@ -392,7 +414,8 @@ static inline struct commit_extent random_extent(struct chance *chance, uint64_t
     extent.count = 1 + chance_below(chance, BLOCK_PAGES - page % BLOCK_PAGES);
     extent.frame_page = (uint32_t)chance_below(chance, BLOCK_PAGES - extent.count + 1);
     extent.frame_pages =
-        extent.frame_page + (uint32_t)(extent.count + chance_below(chance, BLOCK_PAGES - extent.frame_page - extent.count + 1));
+        extent.frame_page +
+        (uint32_t)(extent.count + chance_below(chance, BLOCK_PAGES - extent.frame_page - extent.count + 1));
     uint64_t most = frame_total_bytes(extent.frame_pages * PAGE_BYTES) / FRAME_UNIT;
     extent.units = (uint32_t)(2 + chance_number(chance, (most < units ? most : units) - 2));
     extent.start = (uint32_t)(first + chance_number(chance, units - extent.units));
@@ -429,7 +452,8 @@ static inline struct entry random_entry(struct chance *chance)
         uint32_t length = (uint32_t)chance_number(chance, 100);
         uint8_t *bytes = memory_new(length + 1);
         chance_bytes(chance, bytes, length);
-        entry.records[i] = (struct commit_record){ .type = (uint16_t)chance_u64(chance), .length = length, .bytes = bytes };
+        entry.records[i] =
+            (struct commit_record){ .type = (uint16_t)chance_u64(chance), .length = length, .bytes = bytes };
         record_bytes += record_total_bytes(length);
     }
     uint32_t extents = (uint32_t)chance_number(chance, 100);

@@ -163,7 +163,8 @@ static void test_wrong_keys(void **state)
     expect_line("problem: register: belongs to another key, volumes/n.db\n");
     buffer_clear(&bytes);
     sample_data(&bytes);
-    assert_int_equal(dump("v/" UUID_TEXT_SAMPLE "/data/00000000000000000001/00000000000000000007", &bytes), -EMEDIUMTYPE);
+    assert_int_equal(dump("v/" UUID_TEXT_SAMPLE "/data/00000000000000000001/00000000000000000007", &bytes),
+                     -EMEDIUMTYPE);
     expect_line("verdict: NOT SOUND, 2 problems\n");
     buffer_free(&bytes);
 }

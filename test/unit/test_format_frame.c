@@ -10,10 +10,6 @@
 #include "../lib/format_golden.h"
 #include "../lib/format_samples.h"
 
-static struct iovec piece_of(const void *bytes, size_t length)
-{
-    return (struct iovec){ .iov_base = (void *)(uintptr_t)bytes, .iov_len = length };
-}
 
 /* Verifies a frame that begins at `bytes` and has this much payload behind its header. */
 static int verify(const uint8_t *bytes, const struct frame_place *place, size_t stored, struct error *error)

@@ -225,9 +225,9 @@ static void test_marker_versions(void **state)
                      0);
     assert_int_equal(decode_marker_text("cairn store\nformat: 2\nwho knows\n", &error), -EPROTONOSUPPORT);
     assert_non_null(strstr(error.story, "version 2"));
-    assert_int_equal(decode_marker_text("cairn store\nformat: 1\nfeatures: 0000000000000020\nstore: " UUID_TEXT_SAMPLE "\n",
-                                        &error),
-                     -EPROTONOSUPPORT);
+    assert_int_equal(
+        decode_marker_text("cairn store\nformat: 1\nfeatures: 0000000000000020\nstore: " UUID_TEXT_SAMPLE "\n", &error),
+        -EPROTONOSUPPORT);
     assert_non_null(strstr(error.story, "feature bit 5"));
     assert_int_equal(decode_marker_text("cairn store\nformat: 0\n", &error), -EBADMSG);
     assert_int_equal(decode_marker_text("cairn store\nformat: 1\nfeatures: 0000000000000000\nstore: x\n", &error),

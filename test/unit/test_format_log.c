@@ -152,7 +152,7 @@ static void test_every_bit_and_length_counts(void **state)
 #define OBJECTS_AT COMMIT_HEADER_BYTES
 #define EXTENTS_AT (OBJECTS_AT + 2 * COMMIT_OBJECT_BYTES)
 #define RECORDS_AT (EXTENTS_AT + 5 * COMMIT_EXTENT_BYTES)
-#define EXTENT_AT(i) (EXTENTS_AT + (i) * COMMIT_EXTENT_BYTES)
+#define EXTENT_AT(i) (EXTENTS_AT + (i)*COMMIT_EXTENT_BYTES)
 
 struct change {
     size_t at;
@@ -205,7 +205,7 @@ static void test_rules(void **state)
         { 44, 4, UINT32_MAX, -EBADMSG },
         { 48, 4, 1, -EBADMSG },
         { 48, 4, 3, -EBADMSG },
-        { 52, 4, 1, 0 }, /* reserved */
+        { 52, 4, 1, 0 },        /* reserved */
         { 88, 8, 0, -EBADMSG }, /* epoch */
         { 88, 8, NUMBER_MAX, 0 },
         { 88, 8, NUMBER_MAX + 1, -EBADMSG },

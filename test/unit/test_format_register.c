@@ -177,8 +177,8 @@ static size_t find_value(const struct buffer *bytes, uint16_t tag)
 
 struct change {
     uint16_t tag; /* 0: of the header */
-    int at; /* from the field's value on */
-    int width; /* bytes */
+    int at;       /* from the field's value on */
+    int width;    /* bytes */
     uint64_t value;
     int expected;
 };
@@ -200,7 +200,8 @@ static int decode_changed(const struct change *change, struct error *error)
 
 static void test_rules(void **state)
 {
-    /* A root's fields behind its length: seq 8, size 48, next id 56, flags 64, uuid 72, object 88, epoch 96, start 112 */
+    /* A root's fields behind its length: seq 8, size 48, next id 56, flags 64, uuid 72, object 88, epoch 96, start 112
+     */
     static const struct change changes[] = {
         { 0, 8, 4, 2, -EPROTONOSUPPORT },
         { 0, 12, 4, 72, -EBADMSG },
@@ -214,11 +215,11 @@ static void test_rules(void **state)
         { TAG_NAME, -4, 4, 4097, -EBADMSG },
         { TAG_NAME, -4, 4, UINT32_MAX, -EBADMSG },
         { TAG_NAME, -6, 2, 0, -EPROTONOSUPPORT }, /* flags */
-        { TAG_NAME, -8, 2, 0, -EBADMSG }, /* a tag 0 */
-        { TAG_UUID, -8, 2, TAG_NAME, -EBADMSG }, /* twice the same */
+        { TAG_NAME, -8, 2, 0, -EBADMSG },         /* a tag 0 */
+        { TAG_UUID, -8, 2, TAG_NAME, -EBADMSG },  /* twice the same */
         { TAG_UUID, -8, 2, 3, -EBADMSG },
         { TAG_UUID, -4, 4, 9, -EBADMSG },
-        { TAG_CREATED, -8, 2, 5, -EBADMSG }, /* missing then; 5 is optional and unknown */
+        { TAG_CREATED, -8, 2, 5, -EBADMSG },        /* missing then; 5 is optional and unknown */
         { TAG_EPOCH, -8, 2, 15, -EPROTONOSUPPORT }, /* unknown, must be understood */
         { TAG_STATE, 0, 8, 0, -EPROTONOSUPPORT },
         { TAG_STATE, 0, 8, 4, -EPROTONOSUPPORT },

@@ -16,6 +16,12 @@
 #define MARKER_MAGIC "cairn store\n"
 #define FRAME_MAGIC UINT32_C(0x4d524643) /* the bytes "CFRM" */
 
+/* For hashing: nobody writes through it. */
+static inline struct iovec piece_of(const void *bytes, size_t length)
+{
+    return (struct iovec){ .iov_base = (void *)bytes, .iov_len = length };
+}
+
 static inline size_t round_up(size_t value, size_t unit)
 {
     return (value + unit - 1) / unit * unit;

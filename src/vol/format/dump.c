@@ -210,8 +210,7 @@ static size_t dump_frame(struct dump *dump, struct frame_place *place, size_t of
         return next_frame(dump, offset, end);
     }
 
-    struct iovec payload = { .iov_base = (void *)(uintptr_t)(bytes + FRAME_HEADER_BYTES),
-                             .iov_len = header.stored_bytes };
+    struct iovec payload = piece_of(bytes + FRAME_HEADER_BYTES, header.stored_bytes);
     size_t used = FRAME_HEADER_BYTES + header.stored_bytes;
     if (place != NULL)
         place->offset = offset;
@@ -380,8 +379,7 @@ static void dump_entry(struct dump *dump)
         problem(dump, &error);
         return;
     }
-    struct iovec sealed = { .iov_base = (void *)(uintptr_t)dump->bytes,
-                            .iov_len = (size_t)lengths.header + lengths.tables };
+    struct iovec sealed = piece_of(dump->bytes, (size_t)lengths.header + lengths.tables);
     uint8_t hash[SHA256_BYTES];
     hash_sha256(&sealed, 1, hash);
     put_id(dump->text, "hash", hash, sizeof(hash));

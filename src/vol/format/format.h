@@ -21,15 +21,15 @@
 #define FORMAT_VERSION 1
 
 #define PAGE_BYTES 4096u /* the unit of writing and mapping */
-#define BLOCK_PAGES 32u /* the unit of fetching, caching, compressing: 128 KiB */
+#define BLOCK_PAGES 32u  /* the unit of fetching, caching, compressing: 128 KiB */
 #define BLOCK_BYTES (PAGE_BYTES * BLOCK_PAGES)
 #define FRAME_UNIT 64u /* frames start at multiples of this, and are padded to them */
 #define FRAME_HEADER_BYTES 64u
 #define VOLUME_BYTES_MAX (UINT64_C(64) << 40)
 #define VOLUME_PAGES_MAX (VOLUME_BYTES_MAX / PAGE_BYTES)
-#define VOLUME_SIZE_UNIT 512u /* sizes of disks are multiples of this */
+#define VOLUME_SIZE_UNIT 512u                /* sizes of disks are multiples of this */
 #define NUMBER_MAX ((UINT64_C(1) << 63) - 1) /* of what grows by one: decoders refuse more, so adding one is safe */
-#define VOLUME_NAME_MAX 4096u /* NBD's limit for a string; names hold any byte but NUL */
+#define VOLUME_NAME_MAX 4096u                /* NBD's limit for a string; names hold any byte but NUL */
 /* A frame's place is packed into memory and into maps as a start of 18 bits in FRAME_UNITs ... */
 #define OBJECT_UNITS_MAX (1u << 18)
 #define OBJECT_BYTES_MAX (OBJECT_UNITS_MAX * FRAME_UNIT) /* 16 MiB: of a log entry, of a data object */
@@ -45,10 +45,10 @@ struct nonce {
 
 /* ---- keys under the prefix (format/key.c) ---- */
 
-#define KEY_MAX 256 /* of any key below, with its NUL */
+#define KEY_MAX 256      /* of any key below, with its NUL */
 #define KEY_NAME_MAX 200 /* bytes of an encoded name; longer ones are hashed: file systems stop at 255 */
 void key_register(const char *name, size_t name_length, char ret_key[KEY_MAX]); /* volumes/n.… or volumes/h.… */
-void key_log(const struct uuid *uuid, uint64_t seq, char ret_key[KEY_MAX]); /* v/<uuid>/log/<20 digits> */
+void key_log(const struct uuid *uuid, uint64_t seq, char ret_key[KEY_MAX]);     /* v/<uuid>/log/<20 digits> */
 void key_data(const struct uuid *uuid, uint64_t epoch, uint64_t n, char ret_key[KEY_MAX]);
 void key_log_prefix(const struct uuid *uuid, char ret_key[KEY_MAX]);
 bool key_parse_log(const char *key, struct uuid *ret_uuid, uint64_t *ret_seq); /* exact form only */
@@ -83,8 +83,8 @@ struct frame_place {
     struct uuid uuid; /* of the volume under whose key the object stands */
     enum object_kind kind;
     uint64_t epoch, n; /* OBJECT_DATA */
-    uint64_t seq; /* OBJECT_LOG */
-    uint64_t offset; /* of the frame's header in the object, a multiple of FRAME_UNIT */
+    uint64_t seq;      /* OBJECT_LOG */
+    uint64_t offset;   /* of the frame's header in the object, a multiple of FRAME_UNIT */
 };
 
 struct frame_header {
@@ -92,9 +92,9 @@ struct frame_header {
     enum frame_codec codec;
     enum frame_cipher cipher;
     uint32_t key_id;
-    uint64_t block; /* FRAME_PAGES: which block of the disk */
-    uint32_t pages; /* FRAME_PAGES: bit i: page i of the block is in it, in ascending order, with no gaps */
-    uint32_t raw_bytes; /* of the payload, decoded; FRAME_PAGES: PAGE_BYTES * number of bits */
+    uint64_t block;        /* FRAME_PAGES: which block of the disk */
+    uint32_t pages;        /* FRAME_PAGES: bit i: page i of the block is in it, in ascending order, with no gaps */
+    uint32_t raw_bytes;    /* of the payload, decoded; FRAME_PAGES: PAGE_BYTES * number of bits */
     uint32_t stored_bytes; /* of the payload as it lies there, behind the header, without the padding */
 };
 
@@ -109,22 +109,22 @@ static inline uint32_t frame_total_bytes(uint32_t stored_bytes)
 }
 
 /* Makes the 64 bytes of header, checksum over header and payload included. The payload is stored_bytes long. */
-void frame_encode(const struct frame_header *header, const struct frame_place *place,
-                  const struct iovec *payload, int count, uint8_t ret_header[FRAME_HEADER_BYTES]);
+void frame_encode(const struct frame_header *header, const struct frame_place *place, const struct iovec *payload,
+                  int count, uint8_t ret_header[FRAME_HEADER_BYTES]);
 /* Header alone: shape only, for walking an object. What it says is not proven before frame_verify(). */
 int frame_decode_header(const uint8_t bytes[FRAME_HEADER_BYTES], struct frame_header *ret_header, struct error *error);
 /* Checksum (-EBADMSG), identity (-EMEDIUMTYPE), shape. -EBADMSG too when `payload` is not stored_bytes long:
  * where a frame lies was said by others, how long it is says its header. `place` may be NULL: where the frame
  * belongs is not known, and not asked. */
-int frame_verify(const uint8_t bytes[FRAME_HEADER_BYTES], const struct frame_place *place,
-                 const struct iovec *payload, int count, struct frame_header *ret_header, struct error *error);
+int frame_verify(const uint8_t bytes[FRAME_HEADER_BYTES], const struct frame_place *place, const struct iovec *payload,
+                 int count, struct frame_header *ret_header, struct error *error);
 
 /* ---- the log: commits and fences (format/log.c) ---- */
 
 enum entry_kind { ENTRY_COMMIT = 1, ENTRY_FENCE = 2 };
 
 #define COMMIT_TABLES_MAX (1u << 20) /* bytes of tables, so that a reader knows its bound */
-#define COMMIT_HEADER_BYTES 256u /* fixed; the tables follow, then padding to FRAME_UNIT, then inline frames */
+#define COMMIT_HEADER_BYTES 256u     /* fixed; the tables follow, then padding to FRAME_UNIT, then inline frames */
 #define COMMIT_EXTENT_BYTES 32u
 #define COMMIT_OBJECT_BYTES 32u
 
@@ -133,13 +133,13 @@ enum extent_kind { EXTENT_ZERO = 1, EXTENT_PAGES = 2 };
 /* A run of pages of the disk, and where its content lies. Extents of an entry are disjoint and ascending. */
 struct commit_extent {
     enum extent_kind kind;
-    uint64_t page; /* first page of the disk */
+    uint64_t page;  /* first page of the disk */
     uint64_t count; /* pages: 1 to 32 and within one block for EXTENT_PAGES; any within the disk for EXTENT_ZERO */
     /* EXTENT_PAGES: */
     uint32_t object; /* 0: this entry itself (inline); i: objects[i - 1] of this entry; ids follow object_id in order */
-    uint32_t start; /* of the frame's header in that object, in FRAME_UNITs (from the object's first byte) */
-    uint32_t units; /* of the whole frame, in FRAME_UNITs */
-    uint32_t frame_page; /* which page of the frame the first one is, 0 to 31 */
+    uint32_t start;  /* of the frame's header in that object, in FRAME_UNITs (from the object's first byte) */
+    uint32_t units;  /* of the whole frame, in FRAME_UNITs */
+    uint32_t frame_page;  /* which page of the frame the first one is, 0 to 31 */
     uint32_t frame_pages; /* how many pages the frame holds, 1 to 32: so a reader can size its fetch */
 };
 
@@ -165,7 +165,7 @@ struct entry {
     uint64_t seq;
     uint8_t previous[SHA256_BYTES]; /* hash of the previous entry's header and tables (its `hash`) */
     uint64_t wall_ms;
-    uint64_t object_id; /* the id of this entry as an object, fences included; objects[i] has object_id + 1 + i */
+    uint64_t object_id;    /* the id of this entry as an object, fences included; objects[i] has object_id + 1 + i */
     uint64_t inline_bytes; /* of the frames behind the tables, padding included */
     uint64_t features_incompatible; /* a reader that does not know a bit stops */
     /* ENTRY_COMMIT only: */
@@ -192,7 +192,8 @@ size_t entry_front_bytes(uint32_t extent_count, uint32_t object_count, size_t re
 /* How long header and tables are, from the first COMMIT_HEADER_BYTES bytes: how much to fetch at least. */
 int entry_decode_front(const void *bytes, size_t length, size_t *ret_front_bytes, struct error *error);
 /* From header, tables and padding (more bytes may follow and are ignored). Free with entry_free().
- * Whether uuid and seq are those of the key, and `previous` the hash of the entry before, is the caller's to compare. */
+ * Whether uuid and seq are those of the key, and `previous` the hash of the entry before, is the caller's to compare.
+ */
 int entry_decode(const void *bytes, size_t length, struct entry *ret_entry, uint8_t ret_hash[SHA256_BYTES],
                  struct error *error);
 void entry_free(struct entry *entry);
@@ -221,7 +222,7 @@ struct extra {
 struct root {
     uint64_t seq;
     uint8_t hash[SHA256_BYTES]; /* of the log entry at seq; zeroes for seq 0 */
-    uint64_t size; /* bytes of the disk as of seq */
+    uint64_t size;              /* bytes of the disk as of seq */
     uint64_t next_object_id;
     bool empty; /* no map and no object table: nothing was ever written */
     /* Where the root's own frame lies, unless empty: */
@@ -252,13 +253,13 @@ struct register_body {
 
     uint64_t epoch;
     struct nonce owner; /* of the owner that took `epoch` */
-    bool held; /* false: released, the next owner need not wait */
+    bool held;          /* false: released, the next owner need not wait */
     struct nonce write; /* fresh in every body, so no two bodies are equal */
-    uint64_t counter; /* grows with every write */
+    uint64_t counter;   /* grows with every write */
     uint64_t lease_ms;
     uint64_t owned_since_wall_ms;
     char host[REGISTER_HOST_MAX]; /* for people */
-    uint64_t process; /* pid, for people */
+    uint64_t process;             /* pid, for people */
     uint8_t boot_id[BOOT_ID_BYTES];
     char lock_path[REGISTER_LOCK_PATH_MAX]; /* "" : none */
     uint64_t lock_device, lock_inode;
@@ -267,8 +268,8 @@ struct register_body {
     struct root *older; /* owned */
     uint32_t older_count;
     uint64_t committed; /* seq known to be committed as of this write */
-    uint64_t horizon; /* H */
-    struct pin *pins; /* owned */
+    uint64_t horizon;   /* H */
+    struct pin *pins;   /* owned */
     uint32_t pin_count;
 
     bool has_parent;

@@ -24,14 +24,15 @@
 
 #define CHECKED_BYTES 48u
 #define LAYOUT_AT 7
-#define PLACE_MAGIC "CAIRNPLC" /* keeps the hash of a place apart from that of anything else */
+/* Keeps the hash of a place apart from that of anything else. */
+static const uint8_t place_magic[MAGIC_BYTES] = { 'C', 'A', 'I', 'R', 'N', 'P', 'L', 'C' };
 
 static void frame_identity(const struct frame_place *place, uint8_t ret_identity[XXH128_BYTES])
 {
     assert(place->kind == OBJECT_LOG || place->kind == OBJECT_DATA);
     bool data = place->kind == OBJECT_DATA;
     uint8_t bytes[64];
-    memcpy(bytes, PLACE_MAGIC, MAGIC_BYTES);
+    memcpy(bytes, place_magic, sizeof(place_magic));
     memcpy(bytes + 8, place->uuid.bytes, sizeof(place->uuid.bytes));
     store_u64le(bytes + 24, place->kind);
     store_u64le(bytes + 32, data ? place->epoch : 0);
@@ -47,7 +48,7 @@ static void frame_checksum(const uint8_t *header, const struct iovec *payload, i
 {
     assert(count >= 0 && count <= FRAME_PIECES_MAX);
     struct iovec pieces[1 + FRAME_PIECES_MAX];
-    pieces[0] = (struct iovec){ .iov_base = (void *)(uintptr_t)header, .iov_len = CHECKED_BYTES };
+    pieces[0] = piece_of(header, CHECKED_BYTES);
     if (count > 0)
         memcpy(pieces + 1, payload, (size_t)count * sizeof(*payload));
     hash_xxh128(pieces, count + 1, ret_checksum);

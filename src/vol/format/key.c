@@ -91,7 +91,7 @@ void key_register(const char *name, size_t name_length, char ret_key[KEY_MAX])
 {
     assert(name_length <= VOLUME_NAME_MAX);
     if (encoded_length(name, name_length) > KEY_NAME_MAX) {
-        struct iovec piece = { .iov_base = (void *)(uintptr_t)name, .iov_len = name_length };
+        struct iovec piece = piece_of(name, name_length);
         uint8_t hash[SHA256_BYTES];
         char hex[2 * SHA256_BYTES + 1];
         hash_sha256(&piece, 1, hash);
@@ -155,7 +155,8 @@ bool key_parse_register(const char *key, char ret_name[VOLUME_NAME_MAX], size_t 
 
 static void volume_prefix(const struct uuid *uuid, char ret_text[UUID_TEXT + 2])
 {
-    memcpy(ret_text, "v/", 2);
+    ret_text[0] = 'v';
+    ret_text[1] = '/';
     uuid_format(uuid, ret_text + 2);
 }
 

@@ -151,9 +151,8 @@ static void entry_checksum(const uint8_t *bytes, const struct entry_lengths *len
                            uint8_t ret_checksum[XXH128_BYTES])
 {
     struct iovec pieces[] = {
-        { .iov_base = (void *)(uintptr_t)bytes, .iov_len = ENTRY_CHECKSUM_AT },
-        { .iov_base = (void *)(uintptr_t)(bytes + COMMIT_HEADER_BYTES),
-          .iov_len = lengths->header + lengths->tables - COMMIT_HEADER_BYTES },
+        piece_of(bytes, ENTRY_CHECKSUM_AT),
+        piece_of(bytes + COMMIT_HEADER_BYTES, lengths->header + lengths->tables - COMMIT_HEADER_BYTES),
     };
     hash_xxh128(pieces, 2, ret_checksum);
 }
@@ -165,7 +164,7 @@ void entry_seal(uint8_t *bytes, const struct entry_lengths *lengths)
 
 static void entry_hash(const uint8_t *bytes, const struct entry_lengths *lengths, uint8_t ret_hash[SHA256_BYTES])
 {
-    struct iovec piece = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = lengths->header + lengths->tables };
+    struct iovec piece = piece_of(bytes, lengths->header + lengths->tables);
     hash_sha256(&piece, 1, ret_hash);
 }
 
@@ -288,7 +287,7 @@ int entry_read_lengths(const void *bytes, size_t length, struct entry_lengths *r
 
 int entry_decode_front(const void *bytes, size_t length, size_t *ret_front_bytes, struct error *error)
 {
-    struct entry_lengths lengths;
+    struct entry_lengths lengths = { 0 };
     int result = entry_read_lengths(bytes, length, &lengths, error);
     if (result == 0)
         *ret_front_bytes = lengths.front;
@@ -413,7 +412,7 @@ int entry_parse(const uint8_t *bytes, const struct entry_lengths *lengths, struc
 int entry_decode(const void *bytes, size_t length, struct entry *ret_entry, uint8_t ret_hash[SHA256_BYTES],
                  struct error *error)
 {
-    struct entry_lengths lengths;
+    struct entry_lengths lengths = { 0 };
     int result = entry_read_lengths(bytes, length, &lengths, error);
     if (result < 0)
         return result;

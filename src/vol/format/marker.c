@@ -17,7 +17,7 @@
 
 static void check_line(const void *bytes, size_t length, char ret_line[CHECK_LINE_BYTES + 1])
 {
-    struct iovec piece = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = length };
+    struct iovec piece = piece_of(bytes, length);
     uint8_t hash[XXH128_BYTES];
     char hex[2 * XXH128_BYTES + 1];
     hash_xxh128(&piece, 1, hash);

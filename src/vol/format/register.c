@@ -341,8 +341,8 @@ static uint32_t put_fields(const struct register_body *body, struct buffer *byte
 static void register_checksum(const uint8_t *bytes, size_t length, uint8_t ret_checksum[XXH128_BYTES])
 {
     struct iovec pieces[] = {
-        { .iov_base = (void *)(uintptr_t)bytes, .iov_len = REGISTER_CHECKSUM_AT },
-        { .iov_base = (void *)(uintptr_t)(bytes + REGISTER_HEADER_BYTES), .iov_len = length - REGISTER_HEADER_BYTES },
+        piece_of(bytes, REGISTER_CHECKSUM_AT),
+        piece_of(bytes + REGISTER_HEADER_BYTES, length - REGISTER_HEADER_BYTES),
     };
     hash_xxh128(pieces, 2, ret_checksum);
 }
@@ -663,8 +663,8 @@ int register_parse(const uint8_t *bytes, size_t length, struct register_body *re
     body.unknown = unknown.data;
     body.unknown_length = unknown.length;
     if (result == 0 && (body.epoch > NUMBER_MAX || body.counter > NUMBER_MAX || body.committed > NUMBER_MAX))
-        result = error_set(error, EBADMSG, WHAT ": epoch %" PRIu64 ", counter %" PRIu64 ", committed %" PRIu64
-                                                ", and none goes so far",
+        result = error_set(error, EBADMSG,
+                           WHAT ": epoch %" PRIu64 ", counter %" PRIu64 ", committed %" PRIu64 ", and none goes so far",
                            body.epoch, body.counter, body.committed);
     if (result == 0)
         result = check_body(&body, error);
