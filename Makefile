@@ -16,13 +16,15 @@ build/cairn: ## build the program (this is what plain `make` does)
 run: build/cairn ## serve disks on localhost:10809, kept in a directory of your own; FLAGS='--port 10810' adds flags
 	@build/cairn serve $(FLAGS)
 
-test: ## build all variants and run all tests; STEPS='unit sim' runs some (tools/test --list)
+test: ## build all variants and run all tests; STEPS='unit sim' runs some of them
 	@tools/deps test
 	@tools/test $(STEPS)
 
 bench: build/cairn ## measure, side by side with nbdkit
 	@tools/deps bench
-	@bench/run
+	@tools/build release bench/coroutine_switch
+	@build/bench/coroutine_switch
+	@bench/hotpath.py
 
 soak: build/cairn ## kill the server and check what it kept, ROUNDS=10000 times
 	@tools/deps test

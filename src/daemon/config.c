@@ -331,7 +331,7 @@ static int settle_memory(struct gathering *gathering, struct config *config, str
     if ((gathering->request->groups & SETTINGS_SERVE) == 0)
         return 0;
     if (config->source[SETTING_WRITE_BUFFER] == SOURCE_DEFAULT)
-        config->write_buffer_bytes = config->memory_bytes / 4;
+        config->write_buffer_bytes = config->memory_bytes / 2;
     else if (config->write_buffer_bytes > config->memory_bytes / 2)
         return error_set(error, EINVAL, "%s: '%s' is more than half of --memory, which also holds the read cache and "
                          "data on its way: write less, or raise --memory",

@@ -30,6 +30,7 @@
 #define DAMAGED_TRIES 3
 #define BACKOFF_FIRST_NS (10 * NS_PER_MS)
 #define BACKOFF_MOST_NS (2 * NS_PER_S)
+#define FAILURE_EVERY_NS (60 * NS_PER_S)
 
 struct fetch {
     struct volume *volume;
@@ -112,6 +113,19 @@ static bool worth_another_try(int status, int *damaged)
     return true;
 }
 
+/* A client that scans a damaged disk must not flood the log. */
+static void tell_failure(struct volume *volume, const struct error *error)
+{
+    uint64_t now = loop_now_ns(volume->loop);
+    volume->failures_untold++;
+    if (volume->failure_told_ns != 0 && now < volume->failure_told_ns + FAILURE_EVERY_NS)
+        return;
+    event_raise(volume->all->events, EVENT_ERROR, volume->subject, "cannot read: %s (%llu failed reads since last told)",
+                error->story, (unsigned long long)volume->failures_untold);
+    volume->failure_told_ns = now;
+    volume->failures_untold = 0;
+}
+
 static void fetch_task(void *arg)
 {
     struct fetch *fetch = arg;
@@ -136,7 +150,7 @@ static void fetch_task(void *arg)
         backoff = backoff * 2 < BACKOFF_MOST_NS ? backoff * 2 : BACKOFF_MOST_NS;
     }
     if (status < 0 && status != -ECANCELED && status != -ENOENT)
-        event_raise(volume->all->events, EVENT_ERROR, volume->subject, "read: %s", error.story);
+        tell_failure(volume, &error);
     volume->counts.fetches++;
     volume->counts.fetched_bytes += fetch->bytes;
     for (uint32_t i = 0; i < fetch->count; i++) {

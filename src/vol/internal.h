@@ -141,6 +141,7 @@ struct volume {
     struct error trouble; /* of the last attempt that failed; code 0 since the last that did not */
     uint64_t trouble_count;
 
+    uint64_t failure_told_ns, failures_untold; /* of reads (vol/fetch.c) */
     struct volume_counts counts;
 };
 

@@ -295,8 +295,8 @@ static inline struct root random_root(struct chance *chance, uint64_t seq_most)
     if (root.seq > 0)
         chance_bytes(chance, root.hash, sizeof(root.hash));
     root.size = (1 + chance_number(chance, VOLUME_BYTES_MAX / VOLUME_SIZE_UNIT - 1)) * VOLUME_SIZE_UNIT;
-    root.next_object_id =
-        root.empty ? 1 + chance_number(chance, OBJECT_ID_MAX - 1) : 2 + chance_number(chance, OBJECT_ID_MAX - 2);
+    root.next_object_id = root.empty ? 1 + chance_number(chance, OBJECT_ID_READ_MAX - 1)
+                                     : 2 + chance_number(chance, OBJECT_ID_READ_MAX - 2);
     root.extra.length = (uint32_t)chance_number(chance, EXTRA_BYTES_MAX);
     chance_bytes(chance, root.extra.bytes, root.extra.length);
     if (root.empty)
@@ -430,7 +430,7 @@ static inline struct entry random_entry(struct chance *chance)
         .epoch = 1 + chance_number(chance, NUMBER_MAX - 1),
         .seq = 1 + chance_number(chance, NUMBER_MAX - 1),
         .wall_ms = chance_number(chance, UINT64_MAX),
-        .object_id = 1 + chance_number(chance, OBJECT_ID_MAX - 200),
+        .object_id = 1 + chance_number(chance, OBJECT_ID_READ_MAX - 1),
     };
     chance_bytes(chance, entry.uuid.bytes, sizeof(entry.uuid.bytes));
     chance_bytes(chance, entry.owner.bytes, sizeof(entry.owner.bytes));

@@ -10,7 +10,6 @@
 #include "../lib/format_golden.h"
 #include "../lib/format_samples.h"
 
-
 /* Verifies a frame that begins at `bytes` and has this much payload behind its header. */
 static int verify(const uint8_t *bytes, const struct frame_place *place, size_t stored, struct error *error)
 {

@@ -213,8 +213,8 @@ static void test_rules(void **state)
         { 96, 8, NUMBER_MAX, 0 },
         { 96, 8, UINT64_MAX, -EBADMSG },
         { 144, 8, 0, -EBADMSG }, /* object id */
-        { 144, 8, OBJECT_ID_MAX - 2, 0 },
-        { 144, 8, OBJECT_ID_MAX - 1, -EBADMSG },
+        { 144, 8, OBJECT_ID_READ_MAX, 0 },
+        { 144, 8, OBJECT_ID_READ_MAX + 1, -EBADMSG },
         { 144, 8, UINT64_MAX, -EBADMSG },
         { 152, 8, 0, -EBADMSG }, /* inline bytes */
         { 152, 8, 258 * 64 + 1, -EBADMSG },

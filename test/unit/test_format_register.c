@@ -244,7 +244,8 @@ static void test_rules(void **state)
         { TAG_NEWEST, 48, 8, VOLUME_BYTES_MAX + 512, -EBADMSG },
         { TAG_NEWEST, 56, 8, 0, -EBADMSG },
         { TAG_NEWEST, 56, 8, 4999, -EBADMSG },
-        { TAG_NEWEST, 56, 8, OBJECT_ID_MAX + 1, -EBADMSG },
+        { TAG_NEWEST, 56, 8, OBJECT_ID_READ_MAX, 0 },
+        { TAG_NEWEST, 56, 8, OBJECT_ID_READ_MAX + 1, -EBADMSG },
         { TAG_NEWEST, 64, 8, 1, -EBADMSG }, /* empty, with a place */
         { TAG_NEWEST, 64, 8, 2, -EPROTONOSUPPORT },
         { TAG_NEWEST, 88, 8, 0, -EBADMSG },

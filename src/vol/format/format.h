@@ -35,6 +35,8 @@
 #define OBJECT_BYTES_MAX (OBJECT_UNITS_MAX * FRAME_UNIT) /* 16 MiB: of a log entry, of a data object */
 /* ... beside the object's id, and both together are a key of 64 bits. */
 #define OBJECT_ID_MAX ((UINT64_C(1) << 46) - 1)
+/* Decoders refuse more, so that whatever was read leaves more ids than can ever be used. */
+#define OBJECT_ID_READ_MAX ((UINT64_C(1) << 45) - 1)
 
 struct uuid {
     uint8_t bytes[16];

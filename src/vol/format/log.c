@@ -399,6 +399,8 @@ int entry_parse(const uint8_t *bytes, const struct entry_lengths *lengths, struc
     if (result == 0 && (entry.epoch > NUMBER_MAX || entry.seq > NUMBER_MAX))
         result = error_set(error, EBADMSG, WHAT ": epoch %" PRIu64 " and seq %" PRIu64 ", and neither goes so far",
                            entry.epoch, entry.seq);
+    if (result == 0 && entry.object_id > OBJECT_ID_READ_MAX)
+        result = error_set(error, EBADMSG, WHAT ": object id %" PRIu64 ", and none goes so far", entry.object_id);
     if (result == 0)
         result = check_entry(&entry, lengths->front, error);
     if (result < 0) {

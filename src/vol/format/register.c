@@ -460,6 +460,9 @@ static int get_root(struct reader *reader, const char *which, struct root *ret_r
         return error_set(error, EPROTONOSUPPORT, WHAT ": %s: flags %" PRIx64 ", which this program does not know",
                          which, flags);
     root.empty = (flags & ROOT_EMPTY) != 0;
+    if (root.next_object_id > OBJECT_ID_READ_MAX)
+        return error_set(error, EBADMSG, WHAT ": %s: next object id %" PRIu64 ", and none goes so far", which,
+                         root.next_object_id);
     result = get_extra(&item, which, &root.extra, error);
     if (result == 0)
         *ret_root = root;
