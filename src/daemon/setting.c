@@ -55,7 +55,7 @@ const struct setting setting_table[SETTING_COUNT] = {
                          .help = "bound of read cache, write buffer and data on its way" },
     [SETTING_WRITE_BUFFER] = { "write-buffer", SETTING_BYTES, SETTINGS_SERVE, AT(write_buffer_bytes),
                                .least = WRITE_BUFFER_LEAST, .most = MEMORY_MOST, .argument = "SIZE",
-                               .help = "how much of it may hold writes that are not in the store yet; a quarter of "
+                               .help = "how much of it may hold writes that are not in the store yet; half of "
                                        "--memory unless given" },
     [SETTING_THREADS] = { "threads", SETTING_NUMBER, SETTINGS_SERVE, AT(threads), .fallback = "0", .least = 0,
                           .most = THREADS_MOST, .argument = "N",

@@ -141,14 +141,23 @@ static struct handshake *handshake_new(const struct nbd_settings *settings)
     return handshake;
 }
 
+static void refuse_connection(struct nbd_service *service, struct channel *channel)
+{
+    service->counts.refused++;
+    /* Once each time that the limit is reached: whoever hammers at the door should not fill the log too. */
+    if (!service->draining && !service->full)
+        event_raise(service->wiring.events, EVENT_WARNING, channel->peer.name,
+                    "refused, as more will be: there are %u connections, which is the limit",
+                    service->settings.connections);
+    service->full = true;
+    channel_close(channel);
+}
+
 void connection_start(struct nbd_service *service, struct channel *channel, struct handshake *handshake)
 {
     struct loop *loop = service->wiring.loop;
     if (service->draining || service->counts.connections >= service->settings.connections) {
-        service->counts.refused++;
-        event_raise(service->wiring.events, EVENT_WARNING, channel->peer.name, "refused: %s",
-                    service->draining ? "the server is shutting down" : "too many connections");
-        channel_close(channel);
+        refuse_connection(service, channel);
         free(handshake);
         return;
     }
@@ -158,7 +167,7 @@ void connection_start(struct nbd_service *service, struct channel *channel, stru
     connection->channel = channel;
     connection->state = CONNECTION_HANDSHAKE;
     connection->handshake = handshake != NULL ? handshake : handshake_new(&service->settings);
-    connection->receive = memory_new(NBD_RECEIVE_BYTES);
+    connection->receive = memory_resize(NULL, NBD_RECEIVE_BYTES, 1); /* pages that are never used are never touched */
     connection->watch.gone = volume_gone;
     snprintf(connection->subject, sizeof connection->subject, "client %s", channel->peer.name);
     list_init(&connection->watch.link);

@@ -55,7 +55,9 @@ struct connection {
 
     /* Requests: each is in `spare`, in `replies`, or in the hands of the reader, of a task or of the sender. */
     struct list spare;
+    uint32_t spare_count;
     uint32_t in_flight;       /* all that are not in `spare` */
+    uint32_t tasks;           /* of these, those that wait for the store */
     uint64_t bytes_in_flight; /* of READs among them */
     struct waitq room;        /* the reader waits for either to fall */
 

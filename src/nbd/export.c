@@ -13,10 +13,10 @@
 
 #include "base/memory.h"
 
-static struct export *find(struct nbd_service *service, const struct volume *volume)
+static struct nbd_export *find(struct nbd_service *service, const struct volume *volume)
 {
     list_for_each (node, &service->exports) {
-        struct export *export = container_of(node, struct export, in_service);
+        struct nbd_export *export = container_of(node, struct nbd_export, in_service);
         if (export->volume == volume)
             return export;
     }
@@ -27,7 +27,7 @@ void export_join(struct connection *connection)
 {
     struct nbd_service *service = connection->service;
     assert(connection->volume != NULL && !list_linked(&connection->in_export));
-    struct export *export = find(service, connection->volume);
+    struct nbd_export *export = find(service, connection->volume);
     if (export == NULL) {
         export = memory_new(sizeof *export);
         export->volume = connection->volume;
@@ -44,7 +44,7 @@ void export_leave(struct connection *connection)
         return;
     volume_unwatch(&connection->watch);
     list_remove(&connection->in_export);
-    struct export *export = find(connection->service, connection->volume);
+    struct nbd_export *export = find(connection->service, connection->volume);
     assert(export != NULL);
     if (!list_empty(&export->connections))
         return;

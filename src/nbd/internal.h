@@ -18,14 +18,16 @@ struct nbd_service {
     struct nbd_counts counts;
     struct group group;      /* each connection's first task */
     struct list connections; /* struct connection in_service */
-    struct list exports;     /* struct export in_service */
+    struct list exports;     /* struct nbd_export in_service */
     struct waitq empty;      /* nbd_service_drain() waits for the last connection's end */
+    uint32_t tasks;          /* requests that wait for the store */
+    struct waitq task_room;  /* readers wait for their number to fall */
     bool draining;
+    bool full; /* the limit of connections was reached, and that was told */
 };
 
 /* A volume as clients see it: all connections that are attached to it, on this shard, that is, anywhere. */
-struct export
-{
+struct nbd_export {
     struct list in_service;
     struct volume *volume;
     struct list connections; /* struct connection in_export, in the order in which they came */

@@ -58,6 +58,13 @@
  * for; each takes about 300 bytes. */
 #define NBD_REQUESTS_IN_FLIGHT 1024
 
+/* Requests that wait for the store, each as a task with a stack of its own, of which two or three pages are used: for
+ * each shard, and beyond that for each connection, so that nobody's requests keep another's FLUSH from starting.
+ * 3,072 stacks at most with the default number of connections: 24 MiB or so, and a tenth of the memory mappings that
+ * Linux allows a process. */
+#define NBD_TASKS 2048
+#define NBD_TASKS_OF_EACH 4
+
 /* Bytes of READ replies that wait in memory for one connection, for the store or for the peer.  Half a second of a
  * 256 Mbit/s line, and enough for 16 reads of 1 MiB at once.  A single larger READ is still served. */
 #define NBD_BYTES_IN_FLIGHT (16u << 20)
@@ -79,9 +86,10 @@
 /* What clients of a volume that was lost to another owner are given to take their last replies. */
 #define NBD_FAREWELL_MS 5000
 
-/* A request keeps its arrays for the next one's use up to that many pieces (1 MiB of single pages); those of a rare
- * larger READ are given back. */
-#define NBD_KEEP_PIECES 256
+/* Answered requests kept for the next ones, and how many pieces and pages their arrays may have room for (128 KiB of
+ * single pages): 256 KiB for each connection.  What is larger or more is given back. */
+#define NBD_SPARE_REQUESTS 256
+#define NBD_KEEP_PIECES 32
 
 /* Text of errors on the wire. */
 #define NBD_MESSAGE_MAX NBD_STRING_MAX

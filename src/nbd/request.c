@@ -45,6 +45,7 @@ CO int request_take(struct connection *connection, uint32_t read_bytes, struct r
     struct list *link = list_pop_front(&connection->spare);
     struct request *request;
     if (link != NULL) {
+        connection->spare_count--;
         request = container_of(link, struct request, link);
     } else {
         request = memory_new(sizeof *request);
@@ -57,6 +58,12 @@ CO int request_take(struct connection *connection, uint32_t read_bytes, struct r
     connection->bytes_in_flight += read_bytes;
     *ret_request = request;
     return 0;
+}
+
+static void request_free(struct request *request)
+{
+    volume_data_free(&request->data);
+    free(request);
 }
 
 void request_release(struct request *request)
@@ -78,8 +85,13 @@ void request_release(struct request *request)
     } else {
         volume_data_clear(&request->data);
     }
-    /* The most recently used first: its memory is in the processor's cache. */
-    list_push_front(&connection->spare, &request->link);
+    if (connection->spare_count < NBD_SPARE_REQUESTS) {
+        /* The most recently used first: its memory is in the processor's cache. */
+        list_push_front(&connection->spare, &request->link);
+        connection->spare_count++;
+    } else {
+        request_free(request);
+    }
     if (!waitq_empty(&connection->room))
         waitq_wake_one(&connection->room);
 }
@@ -87,11 +99,8 @@ void request_release(struct request *request)
 void request_free_spare(struct connection *connection)
 {
     struct list *link;
-    while ((link = list_pop_front(&connection->spare)) != NULL) {
-        struct request *request = container_of(link, struct request, link);
-        volume_data_free(&request->data);
-        free(request);
-    }
+    while ((link = list_pop_front(&connection->spare)) != NULL)
+        request_free(container_of(link, struct request, link));
 }
 
 /* ---- the check ---- */
@@ -178,73 +187,99 @@ static void conclude(struct request *request, int code, const struct error *erro
 
 /* ---- what cannot be done at once: one task each ---- */
 
-static void spawn(struct request *request, const char *name, CO void (*fn)(void *arg))
-{
-    group_spawn(&request->connection->group, name, fn, request);
-}
-
-static CO void read_task(void *arg)
+static CO void task_main(void *arg)
 {
     struct request *request = arg;
+    struct connection *connection = request->connection;
     struct error error = ERROR_NONE;
-    int rc =
-        volume_read(request->connection->volume, request->wire.offset, request->wire.length, &request->data, &error);
+    int rc = request->work(request, &error);
     conclude(request, rc, &error);
+    connection->tasks--;
+    connection->service->tasks--;
+    /* All, because what ended may have made room for one connection's reader only, and that need not be the first. */
+    if (!waitq_empty(&connection->service->task_room))
+        waitq_wake_all(&connection->service->task_room);
 }
 
-static CO void flush_task(void *arg)
+static bool may_have_task(const struct connection *connection)
 {
-    struct request *request = arg;
-    struct error error = ERROR_NONE;
-    int rc = volume_flush(request->connection->volume, &error);
-    conclude(request, rc, &error);
+    const struct nbd_service *service = connection->service;
+    return service->tasks < service->settings.tasks || connection->tasks < NBD_TASKS_OF_EACH;
+}
+
+/* Waits until the connection may have a task more, and gives it the request; -ECANCELED, and the request is still the
+ * caller's, when the reader is to stop. */
+static CO int hand_over(struct request *request, const char *name,
+                        CO int (*work)(struct request *request, struct error *error))
+{
+    struct connection *connection = request->connection;
+    while (!may_have_task(connection)) {
+        int rc = waitq_wait(&connection->service->task_room);
+        if (rc < 0)
+            return rc;
+    }
+    connection->tasks++;
+    connection->service->tasks++;
+    request->work = work;
+    group_spawn(&connection->group, name, task_main, request);
+    return 0;
+}
+
+static CO void hand_over_or_fail(struct request *request, const char *name,
+                                 CO int (*work)(struct request *request, struct error *error))
+{
+    int rc = hand_over(request, name, work);
+    if (rc < 0)
+        request_fail(request, rc, NULL);
+}
+
+static CO int work_read(struct request *request, struct error *error)
+{
+    return volume_read(request->connection->volume, request->wire.offset, request->wire.length, &request->data, error);
+}
+
+static CO int work_flush(struct request *request, struct error *error)
+{
+    return volume_flush(request->connection->volume, error);
 }
 
 /* The second half of a change that was asked for with FUA. */
-static CO void settle(struct request *request, int code, struct error *error)
+static CO int settle(struct request *request, int code, struct error *error)
 {
     if (code == 0 && (request->wire.flags & NBD_CMD_FLAG_FUA) != 0)
-        code = volume_flush(request->connection->volume, error);
-    conclude(request, code, error);
+        return volume_flush(request->connection->volume, error);
+    return code;
 }
 
-static CO void write_task(void *arg)
+static CO int work_write(struct request *request, struct error *error)
 {
-    struct request *request = arg;
-    struct error error = ERROR_NONE;
-    int rc = volume_write_finish(&request->write, &error);
-    settle(request, rc, &error);
+    return settle(request, volume_write_finish(&request->write, error), error);
 }
 
-static CO void zero_task(void *arg)
+static CO int work_zero(struct request *request, struct error *error)
 {
-    struct request *request = arg;
-    struct error error = ERROR_NONE;
-    int rc = volume_zero(request->connection->volume, request->wire.offset, request->wire.length, &error);
-    settle(request, rc, &error);
+    const struct nbd_request *wire = &request->wire;
+    return settle(request, volume_zero(request->connection->volume, wire->offset, wire->length, error), error);
 }
 
-static CO void cache_task(void *arg)
+static CO int work_cache(struct request *request, struct error *error)
 {
-    struct request *request = arg;
-    struct error error = ERROR_NONE;
-    int rc = volume_cache(request->connection->volume, request->wire.offset, request->wire.length, &error);
-    conclude(request, rc, &error);
+    return volume_cache(request->connection->volume, request->wire.offset, request->wire.length, error);
 }
 
 /* ---- what can ---- */
 
-static void start_flush(struct request *request)
+static CO void start_flush(struct request *request)
 {
     int rc = volume_flush_try(request->connection->volume);
     if (rc == -EAGAIN)
-        spawn(request, "flush", flush_task);
+        hand_over_or_fail(request, "flush", work_flush);
     else
         conclude(request, rc, NULL);
 }
 
 /* After a change on the reader's stack. */
-static void settle_at_once(struct request *request, int code)
+static CO void settle_at_once(struct request *request, int code)
 {
     if (code == 0 && (request->wire.flags & NBD_CMD_FLAG_FUA) != 0)
         start_flush(request);
@@ -252,25 +287,25 @@ static void settle_at_once(struct request *request, int code)
         conclude(request, code, NULL);
 }
 
-static void start_read(struct request *request)
+static CO void start_read(struct request *request)
 {
     int rc = volume_read_try(request->connection->volume, request->wire.offset, request->wire.length, &request->data);
     if (rc == -EAGAIN)
-        spawn(request, "read", read_task);
+        hand_over_or_fail(request, "read", work_read);
     else
         conclude(request, rc, NULL);
 }
 
-static void start_zero(struct request *request)
+static CO void start_zero(struct request *request)
 {
     int rc = volume_zero_try(request->connection->volume, request->wire.offset, request->wire.length);
     if (rc == -EAGAIN)
-        spawn(request, "zero", zero_task);
+        hand_over_or_fail(request, "zero", work_zero);
     else
         settle_at_once(request, rc);
 }
 
-void request_start(struct request *request)
+CO void request_start(struct request *request)
 {
     if (request->wire.command == NBD_CMD_FLUSH) {
         start_flush(request);
@@ -289,19 +324,24 @@ void request_start(struct request *request)
         start_zero(request);
         break;
     case NBD_CMD_CACHE:
-        spawn(request, "cache", cache_task);
+        hand_over_or_fail(request, "cache", work_cache);
         break;
     default:
         assert(!"a command that passed the check");
     }
 }
 
-void request_start_write(struct request *request)
+CO void request_start_write(struct request *request)
 {
     assert(request->wire.command == NBD_CMD_WRITE && request->wire.length > 0);
     int rc = volume_write_finish_try(&request->write);
-    if (rc == -EAGAIN)
-        spawn(request, "write", write_task);
-    else
+    if (rc != -EAGAIN) {
         settle_at_once(request, rc);
+        return;
+    }
+    rc = hand_over(request, "write", work_write);
+    if (rc < 0) {
+        volume_write_abort(&request->write);
+        request_fail(request, rc, NULL);
+    }
 }

@@ -16,6 +16,8 @@ struct request {
     struct nbd_request wire;
     uint32_t counted_bytes; /* in the connection's bytes_in_flight */
 
+    CO int (*work)(struct request *request, struct error *error); /* what its task does */
+
     struct volume_data data;   /* what a READ answers */
     struct volume_write write; /* of a WRITE, between begin and finish */
 
@@ -38,10 +40,11 @@ void request_free_spare(struct connection *connection); /* when the connection e
 /* 0, or -errno with the story: what is wrong with it.  Nothing but the request and the export's properties counts. */
 int request_check(const struct connection *connection, const struct nbd_request *wire, struct error *error);
 
-/* Carries out a request that passed the check and answers it, at once or from a task.  Not for WRITE and DISC. */
-void request_start(struct request *request);
+/* Carries out a request that passed the check and answers it, at once or from a task; waits while too many tasks are
+ * under way.  Not for WRITE and DISC. */
+CO void request_start(struct request *request);
 /* The same for a WRITE whose payload was received. */
-void request_start_write(struct request *request);
+CO void request_start_write(struct request *request);
 /* Answers at once. */
 void request_fail(struct request *request, int code, const struct error *error);
 

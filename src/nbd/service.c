@@ -22,6 +22,7 @@ struct nbd_settings nbd_settings_default(void)
         .payload_stall_ms = NBD_PAYLOAD_STALL_MS,
         .connections = NBD_CONNECTIONS,
         .requests_in_flight = NBD_REQUESTS_IN_FLIGHT,
+        .tasks = NBD_TASKS,
         .bytes_in_flight = NBD_BYTES_IN_FLIGHT,
     };
 }
@@ -41,6 +42,7 @@ struct nbd_service *nbd_service_new(const struct nbd_wiring *wiring, const struc
     list_init(&service->connections);
     list_init(&service->exports);
     waitq_init(&service->empty);
+    waitq_init(&service->task_room);
     group_init(&service->group, wiring->loop);
     return service;
 }
@@ -56,6 +58,7 @@ void service_forget(struct nbd_service *service, struct connection *connection)
     assert(service->counts.connections > 0);
     list_remove(&connection->in_service);
     service->counts.connections--;
+    service->full = false;
     if (list_empty(&service->connections))
         waitq_wake_all(&service->empty);
 }
@@ -84,7 +87,7 @@ CO void nbd_service_abort(struct nbd_service *service)
 {
     nbd_service_cut(service);
     group_join(&service->group);
-    assert(list_empty(&service->connections) && list_empty(&service->exports));
+    assert(list_empty(&service->connections) && list_empty(&service->exports) && service->tasks == 0);
 }
 
 void nbd_service_free(struct nbd_service *service)

@@ -29,7 +29,8 @@ struct nbd_settings {
     uint64_t payload_stall_ms;   /* one that sends nothing more of a WRITE's payload likewise */
     uint32_t connections;        /* at once, on this shard */
     uint32_t requests_in_flight; /* per connection */
-    uint64_t bytes_in_flight;    /* per connection: replies not yet sent, and reads under way */
+    uint32_t tasks;           /* requests that wait for the store at once, on this shard; a few more per connection */
+    uint64_t bytes_in_flight; /* per connection: replies not yet sent, and reads under way */
 };
 struct nbd_settings nbd_settings_default(void);
 
@@ -45,8 +46,8 @@ struct nbd_wiring {
 
 struct nbd_service *nbd_service_new(const struct nbd_wiring *wiring, const struct nbd_settings *settings);
 
-/* Memory that a connection takes beside the pages of its requests: `settings.connections` times this is what a shard's
- * connections may take. */
+/* Memory that a connection takes beside its requests: `settings.connections` times this is what a shard's connections
+ * may take. */
 uint64_t nbd_connection_bytes(void);
 
 /* Takes over the channel and serves it in a task of its own; over the cap of connections, closes it at once. */

@@ -34,7 +34,7 @@ int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error
     uint64_t target = skipped ? before - 1 : volume->next_batch - 1;
     waitq_wake_all(&volume->hurry);
     uint64_t troubles = volume->trouble_count;
-    if (MUTANT(acknowledge_before_commit))
+    if (MUTANT(acknowledge_before_commit) && deadline_ns != UINT64_MAX) /* a client's, not the keeper's */
         return 0;
     while (volume->committed_batch < target) {
         if (volume->state != VOLUME_SERVING)

@@ -753,6 +753,12 @@ static void test_not_a_request(void **state)
 
 /* ---- limits ---- */
 
+static void drain(void *arg)
+{
+    struct rig *rig = arg;
+    nbd_service_drain(rig->service, loop_now_ns(rig->loop) + 60 * NS_PER_S);
+}
+
 static void few_requests(struct rig *rig)
 {
     enum { COUNT = 100 };
@@ -778,6 +784,66 @@ static void test_requests_limit(void **state)
     struct nbd_settings settings = defaults();
     settings.requests_in_flight = 3;
     run_with(&settings, few_requests);
+}
+
+static void few_tasks(struct rig *rig)
+{
+    enum { COUNT = 50 };
+    struct client client = attach(rig, "db", false), other = attach(rig, "db", false);
+    uint64_t cookie;
+    fake.wait = fake.hold = true;
+    for (uint64_t i = 0; i < COUNT; i++)
+        ask(&client, NBD_CMD_TRIM, 0, i, i * 4096, 4096);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    assert_in_range(nbd_service_read_counts(rig->service).requests[NBD_CMD_TRIM], 5, 12);
+    /* Nobody keeps another's requests from starting. */
+    ask(&other, NBD_CMD_FLUSH, 0, COUNT, 0, 0);
+    ask(&other, NBD_CMD_CACHE, 0, COUNT, 0, 4096);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    assert_int_equal(nbd_service_read_counts(rig->service).requests[NBD_CMD_CACHE], 1);
+    fake.hold = false;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(hear_reply(&other, &cookie, NULL, 0), 0);
+    for (int i = 0; i < COUNT; i++)
+        assert_int_equal(hear_reply(&client, &cookie, NULL, 0), 0);
+    hang_up(&client);
+    hang_up(&other);
+}
+
+static void drained_with_few_tasks(struct rig *rig)
+{
+    static uint8_t data[4096];
+    struct client client = attach(rig, "db", false);
+    fake.hold = true;
+    for (uint64_t i = 0; i < 20; i++)
+        ask(&client, NBD_CMD_CACHE, 0, i, 0, 4096);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    fake.wait = true;
+    ask(&client, NBD_CMD_WRITE, 0, 20, 0, sizeof data);
+    say(&client, data, sizeof data);
+    group_spawn(&rig->others, "drain", drain, rig);
+    assert_int_equal(sleep_ns(NS_PER_S), 0);
+    fake.hold = false;
+    /* What was started is finished; what had been received besides is refused. */
+    uint8_t reply[NBD_SIMPLE_REPLY_BYTES];
+    int finished = 0, refused = 0;
+    while (channel_read_full(client.channel, reply, sizeof reply) == 0) {
+        uint64_t error = get_be(reply + 4, 4);
+        assert_true(error == 0 || error == NBD_ESHUTDOWN);
+        finished += error == 0;
+        refused += error != 0;
+    }
+    assert_int_equal(finished, NBD_TASKS_OF_EACH);
+    assert_true(refused >= 1);
+    hang_up(&client);
+}
+
+static void test_tasks_limit(void **state)
+{
+    struct nbd_settings settings = defaults();
+    settings.tasks = 2;
+    run_with(&settings, few_tasks);
+    run_with(&settings, drained_with_few_tasks);
 }
 
 static void deaf(struct rig *rig)
@@ -827,12 +893,6 @@ static void test_stalled_payload(void **state)
 }
 
 /* ---- the end ---- */
-
-static void drain(void *arg)
-{
-    struct rig *rig = arg;
-    nbd_service_drain(rig->service, loop_now_ns(rig->loop) + 60 * NS_PER_S);
-}
 
 static void drained(struct rig *rig)
 {
@@ -954,9 +1014,9 @@ int main(void)
         cmocka_unit_test(test_read_only),          cmocka_unit_test(test_durability),
         cmocka_unit_test(test_refused_payload),    cmocka_unit_test(test_half_a_write),
         cmocka_unit_test(test_not_a_request),      cmocka_unit_test(test_requests_limit),
-        cmocka_unit_test(test_deaf_client),        cmocka_unit_test(test_stalled_payload),
-        cmocka_unit_test(test_drain_and_abort),    cmocka_unit_test(test_volume_lost),
-        cmocka_unit_test(test_vanishing_clients),
+        cmocka_unit_test(test_tasks_limit),        cmocka_unit_test(test_deaf_client),
+        cmocka_unit_test(test_stalled_payload),    cmocka_unit_test(test_drain_and_abort),
+        cmocka_unit_test(test_volume_lost),        cmocka_unit_test(test_vanishing_clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

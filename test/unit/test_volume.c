@@ -72,7 +72,7 @@ static void test_a_thousand_random_pages_are_one_put(void **state)
 /* Small enough that commits, evictions and waits for room happen all the time. */
 #define MODEL_BYTES (3 * 1024 * 1024 + 512)
 #define MODEL_STEPS 600
-#define MODEL_SEEDS 4
+#define MODEL_SEEDS 6
 
 static void reopen(struct bench *bench)
 {

@@ -1,0 +1,167 @@
+/* Makes the seeds of the fuzz targets for the codecs of the store's format.
+ *
+ *     make_corpus DIRECTORY        test/fuzz/corpus, usually
+ *
+ * Run by hand when the format gets something new; the seeds are kept in the tree. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "../lib/format_samples.h"
+
+#define RANDOM_SEEDS 4
+
+static const char *root;
+
+/* `first`: a byte put before the object, or -1. */
+static void write_seed(const char *target, const char *name, int first, const struct buffer *bytes)
+{
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/%s", root, target);
+    if (mkdir(path, 0777) < 0 && errno != EEXIST) {
+        perror(path);
+        exit(1);
+    }
+    snprintf(path, sizeof(path), "%s/%s/%s", root, target, name);
+    FILE *file = fopen(path, "wb");
+    if (file == NULL) {
+        perror(path);
+        exit(1);
+    }
+    if (first >= 0)
+        fputc(first, file);
+    fwrite(bytes->data, 1, bytes->length, file);
+    if (fclose(file) != 0) {
+        perror(path);
+        exit(1);
+    }
+}
+
+static void registers(void)
+{
+    struct chance chance = { 11 };
+    struct buffer bytes = BUFFER_EMPTY;
+    char name[32];
+    for (int i = 0; i < 2 + RANDOM_SEEDS; i++) {
+        struct register_body body = i == 0   ? sample_register()
+                                    : i == 1 ? sample_register_full()
+                                             : random_register(&chance);
+        if (body.name_length > 64) /* seeds are small */
+            body.name_length = 64;
+        buffer_clear(&bytes);
+        register_encode(&body, &bytes, NULL);
+        register_free(&body);
+        snprintf(name, sizeof(name), i < 2 ? "fixed-%d" : "random-%d", i);
+        write_seed("register", name, -1, &bytes);
+        if (i < 2)
+            write_seed("dump", i == 0 ? "register" : "register-full", 0x80 | 2, &bytes);
+    }
+    buffer_free(&bytes);
+}
+
+static void entries(void)
+{
+    struct chance chance = { 12 };
+    struct buffer bytes = BUFFER_EMPTY;
+    uint8_t hash[SHA256_BYTES];
+    char name[32];
+    for (int i = 0; i < RANDOM_SEEDS; i++) {
+        struct entry entry = random_entry(&chance);
+        buffer_clear(&bytes);
+        entry_encode(&entry, &bytes, hash);
+        random_entry_free(&entry);
+        snprintf(name, sizeof(name), "random-%d", i);
+        write_seed("entry", name, -1, &bytes);
+    }
+    buffer_clear(&bytes);
+    sample_commit_small(&bytes, hash);
+    write_seed("dump", "commit", 3, &bytes);
+    write_seed("dump", "commit-sealed", 0x80, &bytes);
+    bytes.length -= 64 + PAGE_BYTES;
+    write_seed("entry", "commit", -1, &bytes);
+    buffer_clear(&bytes);
+    sample_commit_full(&bytes, hash);
+    bytes.length -= 258 * FRAME_UNIT;
+    write_seed("entry", "commit-full", -1, &bytes);
+    write_seed("dump", "commit-full", 4, &bytes);
+    buffer_clear(&bytes);
+    sample_fence(&bytes, hash);
+    write_seed("entry", "fence", -1, &bytes);
+    write_seed("dump", "fence", 3, &bytes);
+    buffer_free(&bytes);
+}
+
+static void frames(void)
+{
+    struct buffer bytes = BUFFER_EMPTY;
+    struct frame_place place = { .uuid = sample_uuid(), .kind = OBJECT_DATA, .epoch = 1, .n = 6 };
+    sample_frame(&bytes, place, 3, 1u << 7);
+    write_seed("frame", "pages", -1, &bytes);
+    write_seed("dump", "data", 5, &bytes);
+    /* A piece of a checkpoint: any payload. */
+    struct frame_header header = { .kind = FRAME_LEAVES, .raw_bytes = 100, .stored_bytes = 100 };
+    struct iovec piece = { .iov_base = bytes.data + FRAME_HEADER_BYTES, .iov_len = 100 };
+    uint8_t head[FRAME_HEADER_BYTES];
+    frame_encode(&header, &place, &piece, 1, head);
+    struct buffer leaves = BUFFER_EMPTY;
+    buffer_put(&leaves, head, sizeof(head));
+    buffer_put(&leaves, bytes.data + FRAME_HEADER_BYTES, 100);
+    write_seed("frame", "leaves", -1, &leaves);
+    buffer_put_zeroes(&leaves, round_up(leaves.length, FRAME_UNIT) - leaves.length);
+    buffer_put(&leaves, head, sizeof(head)); /* a second one, in the wrong place and cut */
+    write_seed("dump", "leaves", 0x80 | 5, &leaves);
+    buffer_free(&leaves);
+    buffer_free(&bytes);
+}
+
+static void texts(void)
+{
+    struct uuid uuid = sample_uuid();
+    struct buffer bytes = BUFFER_EMPTY;
+    char key[KEY_MAX], long_name[100];
+    marker_encode(&uuid, &bytes);
+    write_seed("key", "marker", -1, &bytes);
+    write_seed("dump", "marker", 1, &bytes);
+    static const char *const names[] = { "log", "data", "register", "hashed", "uuid", "name" };
+    for (int i = 0; i < 6; i++) {
+        switch (i) {
+        case 0:
+            key_log(&uuid, 17, key);
+            break;
+        case 1:
+            key_data(&uuid, 3, UINT64_MAX, key);
+            break;
+        case 2:
+            key_register("A/b c", 5, key);
+            break;
+        case 3:
+            memset(long_name, '/', sizeof(long_name));
+            key_register(long_name, sizeof(long_name), key);
+            break;
+        case 4:
+            uuid_format(&uuid, key);
+            break;
+        case 5:
+            strcpy(key, "M\xc3\xbcller's disk");
+            break;
+        }
+        buffer_clear(&bytes);
+        buffer_put(&bytes, key, strlen(key));
+        write_seed("key", names[i], -1, &bytes);
+    }
+    buffer_free(&bytes);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: make_corpus DIRECTORY\n");
+        return 2;
+    }
+    root = argv[1];
+    registers();
+    entries();
+    frames();
+    texts();
+    return 0;
+}
