@@ -43,12 +43,12 @@ static bool confirmed(const char *name, const char *owner)
 
     fprintf(stderr,
             "Volume '%s' belongs to %s.\nIf that server still runs, its clients lose the volume now, and with it "
-            "writes that they have not flushed.\nTake it? [y/N] ", name, owner);
+            "writes that they have not flushed.\nTake it? [y/N] ",
+            name, owner);
     return fgets(answer, sizeof answer, stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
-static CO int take_and_release(struct offline *offline, struct break_work *work, struct host *host,
-                               struct error *error)
+static CO int take_and_release(struct offline *offline, struct break_work *work, struct host *host, struct error *error)
 {
     struct volume_settings settings = volume_settings_default();
     struct volume *volume;

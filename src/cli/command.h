@@ -13,17 +13,17 @@ enum exit_status { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 struct command {
     const char *name;
-    const char *arguments; /* behind the name, for the usage line */
-    const char *summary; /* one line, for the list of commands */
-    const char *description; /* paragraphs */
-    const char *examples; /* lines, each indented by two */
-    unsigned groups; /* enum setting_group */
+    const char *arguments;           /* behind the name, for the usage line */
+    const char *summary;             /* one line, for the list of commands */
+    const char *description;         /* paragraphs */
+    const char *examples;            /* lines, each indented by two */
+    unsigned groups;                 /* enum setting_group */
     const struct config_flag *flags; /* NULL: none of its own */
     int positional_least, positional_most;
     int (*run)(const struct config *config, const struct config_arguments *arguments, struct error *error);
 };
 
-extern const struct command *const commands[]; /* ends with NULL */
+extern const struct command *const commands[];        /* ends with NULL */
 const struct command *command_find(const char *name); /* NULL: none */
 void command_print_help(const struct command *command);
 void command_print_overview(void);

@@ -83,8 +83,10 @@ static int run(const struct config *config, const struct config_arguments *argum
 
     int result = offline_run(config, false, work_list, &work, error);
     if (result == 0 && work.damaged > 0)
-        result = error_set(error, EBADMSG, "%zu of %zu registers are damaged: cairn info VOLUME or cairn dump KEY says "
-                           "what is wrong; the other volumes are not touched by it", work.damaged, work.count);
+        result = error_set(error, EBADMSG,
+                           "%zu of %zu registers are damaged: cairn info VOLUME or cairn dump KEY says "
+                           "what is wrong; the other volumes are not touched by it",
+                           work.damaged, work.count);
     if (work.json)
         report_print_json(json_incref(work.array));
     else if (work.count == 0 && result == 0)

@@ -38,8 +38,8 @@ static CO void work_task(void *arg)
     loop_stop(job->offline.loop);
 }
 
-int offline_run(const struct config *config, bool any, int (*fn)(struct offline *offline, void *arg, struct error *error),
-                void *arg, struct error *error)
+int offline_run(const struct config *config, bool any,
+                int (*fn)(struct offline *offline, void *arg, struct error *error), void *arg, struct error *error)
 {
     struct offline_job job = { .offline.config = config, .any = any, .fn = fn, .arg = arg, .error = error };
     struct group group;

@@ -12,9 +12,9 @@ struct offline {
     const struct config *config;
 };
 
-/* Opens the store of `config` (which must exist, and be ours unless `any`), runs fn(offline, arg) as a coroutine until it returns, and closes.
- * What fn returned, or why it could not be run. */
-int offline_run(const struct config *config, bool any, int (*fn)(struct offline *offline, void *arg, struct error *error),
-                void *arg, struct error *error);
+/* Opens the store of `config` (which must exist, and be ours unless `any`), runs fn(offline, arg) as a coroutine until
+ * it returns, and closes. What fn returned, or why it could not be run. */
+int offline_run(const struct config *config, bool any,
+                int (*fn)(struct offline *offline, void *arg, struct error *error), void *arg, struct error *error);
 
 #endif

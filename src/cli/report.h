@@ -12,7 +12,7 @@
 
 struct volume_report {
     char key[KEY_MAX]; /* of its register */
-    bool sound; /* the register could be read; otherwise `trouble` says why not, and `body` is empty */
+    bool sound;        /* the register could be read; otherwise `trouble` says why not, and `body` is empty */
     struct error trouble;
     struct register_body body;
     uint64_t log_entries, data_objects, stored_bytes; /* of all objects under its UUID */

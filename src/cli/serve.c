@@ -8,8 +8,8 @@
 
 static int run(const struct config *config, const struct config_arguments *arguments, struct error *error)
 {
-    struct event_sink *log = log_new(STDERR_FILENO, (enum log_format)config->log_format,
-                                     (enum event_level)config->log_level);
+    struct event_sink *log =
+        log_new(STDERR_FILENO, (enum log_format)config->log_format, (enum event_level)config->log_level);
 
     for (size_t i = 0; i < config->warning_count; i++)
         event_raise(log, EVENT_WARNING, "settings", "%s", config->warnings[i]);

@@ -5,8 +5,8 @@
 #include <uv.h>
 #include <xxhash.h>
 
-#include "cli/version.h"
 #include "cli/command.h"
+#include "cli/version.h"
 #include "vol/format/format.h"
 
 static int run(const struct config *config, const struct config_arguments *arguments, struct error *error)

@@ -31,7 +31,7 @@ struct gathering {
     struct config *config;
     struct candidate candidates[SETTING_COUNT];
     enum config_source source; /* that is being read */
-    const char *path; /* of it */
+    const char *path;          /* of it */
 };
 
 static void __attribute__((format(printf, 2, 3))) warn(struct config *config, const char *format, ...)
@@ -227,7 +227,8 @@ static int read_flags(struct gathering *gathering, struct config_arguments *argu
         else if (!flags_over && strncmp(word, "--", 2) == 0)
             result = take_flag(gathering, &at, error);
         else if (!flags_over && word[0] == '-' && word[1] != '\0')
-            result = error_set(error, EINVAL, "the flag '%s' is not known: flags are whole words, such as --port", word);
+            result =
+                error_set(error, EINVAL, "the flag '%s' is not known: flags are whole words, such as --port", word);
         else if (arguments->count == request->positional_most)
             result = error_set(error, EINVAL, "'%s' is one argument too many", word);
         else
@@ -333,7 +334,8 @@ static int settle_memory(struct gathering *gathering, struct config *config, str
     if (config->source[SETTING_WRITE_BUFFER] == SOURCE_DEFAULT)
         config->write_buffer_bytes = config->memory_bytes / 2;
     else if (config->write_buffer_bytes > config->memory_bytes / 2)
-        return error_set(error, EINVAL, "%s: '%s' is more than half of --memory, which also holds the read cache and "
+        return error_set(error, EINVAL,
+                         "%s: '%s' is more than half of --memory, which also holds the read cache and "
                          "data on its way: write less, or raise --memory",
                          gathering->candidates[SETTING_WRITE_BUFFER].origin,
                          gathering->candidates[SETTING_WRITE_BUFFER].text);

@@ -30,7 +30,7 @@ struct config {
     uint64_t memory_bytes, write_buffer_bytes;
     uint64_t threads, connections, requests;
     uint64_t batch_age_ms, release_grace_ms, flush_deadline_ms, handshake_deadline_ms, shutdown_deadline_ms;
-    uint64_t log_level; /* enum event_level */
+    uint64_t log_level;  /* enum event_level */
     uint64_t log_format; /* enum log_format */
     enum config_source source[SETTING_COUNT];
     char **warnings; /* what was passed over, one sentence each; for the log, once there is one */
@@ -49,13 +49,13 @@ struct config_flag {
 #define CONFIG_POSITIONAL_MAX 4
 
 struct config_request {
-    unsigned groups; /* enum setting_group: which settings this command takes */
+    unsigned groups;                 /* enum setting_group: which settings this command takes */
     const struct config_flag *flags; /* ends with a NULL name; NULL: none */
-    int positional_most; /* arguments that are no flags, at most CONFIG_POSITIONAL_MAX */
-    int argc; /* behind the command's name */
+    int positional_most;             /* arguments that are no flags, at most CONFIG_POSITIONAL_MAX */
+    int argc;                        /* behind the command's name */
     char **argv;
-    char **environment; /* as environ */
-    const char *dotenv_path; /* need not exist */
+    char **environment;              /* as environ */
+    const char *dotenv_path;         /* need not exist */
     const char *default_config_path; /* likewise */
 };
 

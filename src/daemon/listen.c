@@ -116,11 +116,13 @@ static int open_tcp(struct loop *loop, const struct config *config, struct event
     char port[16];
 
     snprintf(port, sizeof port, "%u", (unsigned)config->port);
-    int result = listener_tcp(loop, config->host, port, accept_one, listeners, &listeners->open[listeners->count],
-                              error);
+    int result =
+        listener_tcp(loop, config->host, port, accept_one, listeners, &listeners->open[listeners->count], error);
     if (result == -EADDRINUSE)
-        return error_set(error, EADDRINUSE, "cannot listen on %s port %s: another program does: stop that, or give "
-                         "another --port", config->host, port);
+        return error_set(error, EADDRINUSE,
+                         "cannot listen on %s port %s: another program does: stop that, or give "
+                         "another --port",
+                         config->host, port);
     if (result < 0)
         return error_context(error, "cannot listen on %s port %s", config->host, port);
     listeners->count++;
@@ -132,8 +134,8 @@ static int open_tcp(struct loop *loop, const struct config *config, struct event
 
 static int open_unix(struct loop *loop, const struct config *config, struct listeners *listeners, struct error *error)
 {
-    int result = listener_unix(loop, config->unix_path, accept_one, listeners, &listeners->open[listeners->count],
-                               error);
+    int result =
+        listener_unix(loop, config->unix_path, accept_one, listeners, &listeners->open[listeners->count], error);
     if (result < 0)
         return error_context(error, "cannot listen on the unix socket %s", config->unix_path);
     listeners->count++;
@@ -145,8 +147,8 @@ int listeners_open(struct loop *loop, const struct config *config, struct event_
                    struct error *error)
 {
     struct listeners *listeners = memory_new(sizeof *listeners);
-    bool tcp_asked = config->source[SETTING_HOST] >= SOURCE_ENVIRONMENT ||
-                     config->source[SETTING_PORT] >= SOURCE_ENVIRONMENT,
+    bool tcp_asked =
+             config->source[SETTING_HOST] >= SOURCE_ENVIRONMENT || config->source[SETTING_PORT] >= SOURCE_ENVIRONMENT,
          unix_asked = config->source[SETTING_UNIX] >= SOURCE_ENVIRONMENT;
 
     listeners->accepted = accepted;
@@ -179,7 +181,10 @@ void listeners_close(struct listeners *listeners)
 void listeners_describe(const struct listeners *listeners, struct buffer *ret_text)
 {
     for (int i = 0; i < listeners->count; i++)
-        buffer_printf(ret_text, "%s%s", i == 0 ? "" : i + 1 < listeners->count ? ", " : " and ",
+        buffer_printf(ret_text, "%s%s",
+                      i == 0                     ? ""
+                      : i + 1 < listeners->count ? ", "
+                                                 : " and ",
                       listener_name(listeners->open[i]));
 }
 
@@ -199,8 +204,8 @@ void listeners_uri(const struct listeners *listeners, struct buffer *ret_text)
         int port = listener_port(listeners->open[i]);
         if (port != 0) {
             bool bare_ipv6 = strchr(listeners->host, ':') != NULL;
-            buffer_printf(ret_text, "nbd://%s%s%s:%d/NAME", bare_ipv6 ? "[" : "", listeners->host,
-                          bare_ipv6 ? "]" : "", port);
+            buffer_printf(ret_text, "nbd://%s%s%s:%d/NAME", bare_ipv6 ? "[" : "", listeners->host, bare_ipv6 ? "]" : "",
+                          port);
             return;
         }
     }

@@ -81,7 +81,8 @@ CO int marker_check(struct loop *loop, struct store *store, bool create, struct 
         return result;
     if (!create) {
         store_describe(store, place, sizeof place);
-        return error_set(error, ENOENT, "there is no cairn store in %s: start `cairn serve` on it once, or give another "
+        return error_set(error, ENOENT,
+                         "there is no cairn store in %s: start `cairn serve` on it once, or give another "
                          "--store",
                          place);
     }

@@ -71,7 +71,8 @@ static void on_stop(void *arg, int signal)
 
     server->stop_signals++;
     if (server->stop_signals == 2) {
-        event_raise(server->log, EVENT_WARNING, "cairn", "a second signal: clients are cut off, and saving gets a few seconds; a third signal ends at "
+        event_raise(server->log, EVENT_WARNING, "cairn",
+                    "a second signal: clients are cut off, and saving gets a few seconds; a third signal ends at "
                     "once");
         for (int i = 0; i < server->common.count; i++)
             shard_hurry(&server->common.all[i]);
@@ -123,9 +124,10 @@ static int count_threads(const struct config *config, int *ret_count, struct err
     uint64_t count = config->threads;
 
     if (count > room)
-        return error_set(error, EINVAL, "%llu threads need at least %llu MiB of memory: lower --threads, or raise "
-                         "--memory", (unsigned long long)count,
-                         (unsigned long long)(count * (MEMORY_PER_THREAD >> 20)));
+        return error_set(error, EINVAL,
+                         "%llu threads need at least %llu MiB of memory: lower --threads, or raise "
+                         "--memory",
+                         (unsigned long long)count, (unsigned long long)(count * (MEMORY_PER_THREAD >> 20)));
     if (count == 0) {
         count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? (uint64_t)CPU_COUNT(&cpus) : 1;
         count = count > THREADS_DEFAULT_MOST ? THREADS_DEFAULT_MOST : count;
@@ -133,8 +135,10 @@ static int count_threads(const struct config *config, int *ret_count, struct err
     }
     assert(count > 0);
     if (config->connections * nbd_connection_bytes() > config->memory_bytes / count / 2)
-        return error_set(error, EINVAL, "the buffers of %llu connections would take more than half of a thread's "
-                         "memory: lower --connections, or raise --memory", (unsigned long long)config->connections);
+        return error_set(error, EINVAL,
+                         "the buffers of %llu connections would take more than half of a thread's "
+                         "memory: lower --connections, or raise --memory",
+                         (unsigned long long)config->connections);
     *ret_count = (int)count;
     return 0;
 }

@@ -211,8 +211,8 @@ CO int shard_save(struct server_shard *shard, struct error *error)
              deadline_ns = loop_now_ns(shard->loop) + patience_ms * NS_PER_MS;
 
     shard->saving = shard->task;
-    int result = volumes_shutdown(shard->volumes, deadline_ns < shard->save_by_ns ? deadline_ns : shard->save_by_ns,
-                                  error);
+    int result =
+        volumes_shutdown(shard->volumes, deadline_ns < shard->save_by_ns ? deadline_ns : shard->save_by_ns, error);
     shard->saving = NULL;
     shard->saved = result == 0;
     return result;

@@ -51,11 +51,11 @@ struct server_shard {
     struct store *store;
     struct volumes *volumes;
     struct nbd_service *service;
-    bool accepting; /* sockets that are handed over are served; otherwise closed */
-    bool saved; /* shard_save() succeeded */
-    uint64_t save_by_ns; /* when saving must be over; UINT64_MAX until somebody hurries */
-    struct task *saving; /* shard_save() while it waits */
-    struct timer hurry; /* ends it */
+    bool accepting;             /* sockets that are handed over are served; otherwise closed */
+    bool saved;                 /* shard_save() succeeded */
+    uint64_t save_by_ns;        /* when saving must be over; UINT64_MAX until somebody hurries */
+    struct task *saving;        /* shard_save() while it waits */
+    struct timer hurry;         /* ends it */
     struct shard_counts counts; /* as of the last shard_count() */
 
     /* The call under way; written by the main thread before it is posted, and by the shard until it has answered. */
@@ -63,7 +63,7 @@ struct server_shard {
     struct task *task; /* that runs it */
     int result;
     struct error error;
-    bool busy; /* main thread only */
+    bool busy;              /* main thread only */
     struct waitq *answered; /* of the main thread */
 };
 

@@ -279,7 +279,10 @@ static int parse_choice(const struct setting *setting, const char *text, uint64_
             return 0;
         }
         size_t length = strlen(list);
-        snprintf(list + length, sizeof list - length, "%s%s", i == 0 ? "" : setting->choices[i + 1] ? ", " : " or ",
+        snprintf(list + length, sizeof list - length, "%s%s",
+                 i == 0                    ? ""
+                 : setting->choices[i + 1] ? ", "
+                                           : " or ",
                  setting->choices[i]);
     }
     return error_set(error, EINVAL, "'%s' is not known: write %s", text, list);

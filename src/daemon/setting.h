@@ -40,18 +40,18 @@ enum setting_id {
 /* Which commands use a setting; a command takes flags for its groups only. */
 enum setting_group {
     SETTINGS_STORE = 1, /* all that work on a store */
-    SETTINGS_LOG = 2, /* those that run long enough to have something to log */
+    SETTINGS_LOG = 2,   /* those that run long enough to have something to log */
     SETTINGS_SERVE = 4,
 };
 
 enum setting_kind {
     SETTING_TEXT,
-    SETTING_NUMBER, /* least to most */
-    SETTING_BYTES, /* likewise, "1GB" */
+    SETTING_NUMBER,    /* least to most */
+    SETTING_BYTES,     /* likewise, "1GB" */
     SETTING_DISK_SIZE, /* bytes that a disk can have */
-    SETTING_DURATION, /* likewise, in milliseconds: "30", "30s", "2m", "500ms" */
-    SETTING_SWITCH, /* yes or no; as a flag alone: yes */
-    SETTING_CHOICE, /* one of `choices`; its number is kept */
+    SETTING_DURATION,  /* likewise, in milliseconds: "30", "30s", "2m", "500ms" */
+    SETTING_SWITCH,    /* yes or no; as a flag alone: yes */
+    SETTING_CHOICE,    /* one of `choices`; its number is kept */
 };
 
 /* Flag names, the longest variable, and a value's text: for buffers. */
@@ -62,11 +62,11 @@ struct setting {
     const char *name;
     enum setting_kind kind;
     unsigned groups;
-    size_t offset; /* in struct config: char * for texts, uint64_t for all else */
-    const char *fallback; /* NULL: none, or made by config.c */
-    uint64_t least, most; /* NUMBER, BYTES, DURATION */
+    size_t offset;              /* in struct config: char * for texts, uint64_t for all else */
+    const char *fallback;       /* NULL: none, or made by config.c */
+    uint64_t least, most;       /* NUMBER, BYTES, DURATION */
     const char *const *choices; /* CHOICE: ends with NULL */
-    const char *argument; /* what --help calls the value */
+    const char *argument;       /* what --help calls the value */
     const char *help;
 };
 

@@ -45,9 +45,9 @@ static void print_volume(struct event_sink *log, const struct volume_line *line)
                "size=%" PRIu64 " epoch=%" PRIu64 " committed_seq=%" PRIu64 " commits=%" PRIu64 " commit_bytes=%" PRIu64
                " objects=%" PRIu64 " object_bytes=%" PRIu64 " dirty_bytes=%" PRIu64 " uncommitted_batches=%" PRIu64
                " mapped_pages=%" PRIu64 " map_bytes=%" PRIu64 " fetches=%" PRIu64 " fetched_bytes=%" PRIu64,
-               line->size, counts->epoch, counts->committed_seq, counts->commits, counts->commit_bytes,
-               counts->objects, counts->object_bytes, counts->dirty_bytes, counts->uncommitted_batches,
-               counts->mapped_pages, counts->map_bytes, counts->fetches, counts->fetched_bytes);
+               line->size, counts->epoch, counts->committed_seq, counts->commits, counts->commit_bytes, counts->objects,
+               counts->object_bytes, counts->dirty_bytes, counts->uncommitted_batches, counts->mapped_pages,
+               counts->map_bytes, counts->fetches, counts->fetched_bytes);
 }
 
 void statistics_print(const struct shard_common *common)

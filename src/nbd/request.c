@@ -20,6 +20,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/mutant.h"
 #include "nbd/connection.h"
 #include "nbd/reply.h"
 
@@ -281,7 +282,7 @@ static CO void start_flush(struct request *request)
 /* After a change on the reader's stack. */
 static CO void settle_at_once(struct request *request, int code)
 {
-    if (code == 0 && (request->wire.flags & NBD_CMD_FLAG_FUA) != 0)
+    if (code == 0 && (request->wire.flags & NBD_CMD_FLAG_FUA) != 0 && !MUTANT(fua_forgotten))
         start_flush(request);
     else
         conclude(request, code, NULL);

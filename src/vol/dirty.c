@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "base/memory.h"
+#include "base/mutant.h"
 
 #define BUCKETS_AT_FIRST 256u
 #define SPARE_BLOCKS_MAX 4096u /* 1.1 MiB kept for reuse */
@@ -135,7 +136,8 @@ static void retire(struct dirty *dirty, struct dirty_block *block)
 void dirty_drop(struct dirty *dirty, const struct page *page)
 {
     struct dirty_block *block = dirty_find(dirty, page->number / BLOCK_PAGES);
-    if (block == NULL || block->slots[page->number % BLOCK_PAGES] != page)
+    const struct page *linked = block == NULL ? NULL : block->slots[page->number % BLOCK_PAGES];
+    if (linked == NULL || (linked != page && !MUTANT(commit_drops_newer)))
         return;
     block->slots[page->number % BLOCK_PAGES] = NULL;
     if (--block->filled == 0)

@@ -107,7 +107,7 @@ int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t h
     free(indexes);
     object_table_forget_dead(volume->objects);
     volume->committed_seq = entry->seq;
-    volume->next_object_id = entry->object_id + 1 + entry->object_count;
+    volume->next_object_id = entry->object_id + 1 + (MUTANT(object_ids_recur) ? 0 : entry->object_count);
     memcpy(volume->chain, hash, SHA256_BYTES);
     return 0;
 }

@@ -48,6 +48,9 @@
 #define REPLAY_WINDOW 16u
 /* Opening a volume and releasing it give up on a store that does not answer after this. */
 #define OWNERSHIP_DEADLINE_NS (45 * NS_PER_S)
+/* Owner nonces of volumes that could not be given back; more than a server is likely to hold while its store is away.
+ * A volume whose nonce is forgotten can be opened again after a restart, or by break-lease. */
+#define UNRETURNED_MAX 256u
 /* Neighbouring frames that one GET fetches: eight blocks. */
 #define FETCH_BYTES_MAX (1u << 20)
 /* Blocks that a large read looks ahead of where it is. */
@@ -77,6 +80,10 @@ struct volumes {
     struct waitq changed; /* a volume changed its state */
     uint32_t next_tag;
     bool stopping;
+    /* Under which registers may still name us, though nobody serves those volumes here any more; the oldest is
+     * overwritten first. */
+    struct nonce unreturned[UNRETURNED_MAX];
+    uint64_t unreturned_next; /* how many there ever were */
 };
 
 /* ---- one volume ---- */
@@ -84,7 +91,7 @@ struct volumes {
 enum volume_state {
     VOLUME_OPENING, /* the keeper task takes ownership and replays the log */
     VOLUME_SERVING,
-    VOLUME_RELEASING, /* no users; the keeper flushes and gives the volume back */
+    VOLUME_RELEASING, /* no users, or the opening failed; the keeper gives the volume back */
     VOLUME_FENCED, /* another owner has it; whatever is dirty is lost */
     VOLUME_CLOSED, /* the keeper is done with it; freed when the last user is gone */
 };
@@ -102,6 +109,7 @@ struct volume {
     uint32_t users;
     struct list watches;
     uint64_t create_size; /* of the first acquire */
+    uint64_t answered_ns; /* OPENING: when the store last answered */
 
     struct group group; /* uploads, fetches, the committer */
     struct waitq attention; /* the keeper waits here: users gone, fenced, stopping */
@@ -111,7 +119,8 @@ struct volume {
     struct register_body body; /* as last written by us */
     char register_etag[STORE_ETAG_MAX];
     struct nonce owner;
-    uint64_t epoch;
+    uint64_t epoch; /* 0: not taken */
+    bool returned; /* the register does not name us, and will not */
 
     /* the disk */
     uint64_t size, pages;

@@ -35,7 +35,7 @@ int ownership_read(struct volume *volume, struct register_body *ret_body, char r
     char etag[STORE_ETAG_MAX];
     int status = store_get_whole(volume->all->store, key, REGISTER_BYTES_MAX, &bytes, &length, etag, error);
     if (status < 0)
-        return status;
+        return error_context(error, "%s: its register", volume->subject);
     struct register_body body;
     status = register_decode(bytes, length, &body, error);
     free(bytes);
@@ -47,6 +47,7 @@ int ownership_read(struct volume *volume, struct register_body *ret_body, char r
         register_free(&body);
         return error_set(error, EMEDIUMTYPE, "%s: its register %s is that of another volume", volume->subject, key);
     }
+    volume->answered_ns = loop_now_ns(volume->loop);
     *ret_body = body;
     memcpy(ret_etag, etag, STORE_ETAG_MAX);
     return 0;
@@ -198,6 +199,7 @@ int ownership_create(struct volume *volume, uint64_t size, struct error *error)
     }
     if (status == 0)
         volume->epoch = 1;
+    volume->returned = status == -ESTALE;
     register_free(&body);
     return status == -ESTALE ? -EEXIST : status;
 }
@@ -207,7 +209,7 @@ int ownership_take(struct volume *volume, const struct register_body *body, cons
     struct register_body next;
     register_copy(body, &next);
     fresh_nonce(volume, &volume->owner);
-    next.epoch++;
+    next.epoch += MUTANT(epoch_stands_still) ? 0 : 1;
     sign(volume, &next);
     struct register_body found;
     char found_etag[STORE_ETAG_MAX];
@@ -218,19 +220,21 @@ int ownership_take(struct volume *volume, const struct register_body *body, cons
     }
     if (status == 0)
         volume->epoch = next.epoch;
+    volume->returned = status == -ESTALE;
     register_free(&next);
     return status;
 }
 
 int ownership_confirm(struct volume *volume, struct error *error)
 {
-    uint64_t backoff = BACKOFF_FIRST_NS;
+    uint64_t backoff = BACKOFF_FIRST_NS, deadline = loop_now_ns(volume->loop) + OWNERSHIP_DEADLINE_NS;
     for (;;) {
         struct register_body body;
         char etag[STORE_ETAG_MAX];
         int status = ownership_read(volume, &body, etag, error);
         if (status == 0) {
             bool ours = nonce_equal(&body.owner, &volume->owner) && body.epoch == volume->epoch;
+            volume->returned = !ours;
             if (ours)
                 adopt(volume, &body, etag);
             else
@@ -239,7 +243,8 @@ int ownership_confirm(struct volume *volume, struct error *error)
                         : error_set(error, ESHUTDOWN, "%s: another owner took it while it was being opened",
                                     volume->subject);
         }
-        if (status == -ENOENT || status == -EBADMSG || status == -EMEDIUMTYPE || status == -EPROTONOSUPPORT)
+        if (status == -ENOENT || status == -EBADMSG || status == -EMEDIUMTYPE || status == -EPROTONOSUPPORT ||
+            volume_is_hard(-status) || loop_now_ns(volume->loop) + backoff > deadline)
             return status;
         if (sleep_ns(backoff) < 0)
             return error_set(error, ECANCELED, "given up");
@@ -256,14 +261,18 @@ int ownership_release(struct volume *volume, struct error *error)
     for (;;) {
         body.held = false;
         body.counter++;
-        body.committed = volume->committed_seq;
+        /* It never falls: where the log could not be read to its end, it is all that tells of the rest. */
+        if (body.committed < volume->committed_seq)
+            body.committed = volume->committed_seq;
         fresh_nonce(volume, &body.write);
         struct register_body found;
         char found_etag[STORE_ETAG_MAX];
         int status = write_register(volume, &body, etag, &found, found_etag, error);
         register_free(&body);
-        if (status != -EAGAIN)
+        if (status != -EAGAIN) {
+            volume->returned = status == 0 || status == -ESTALE;
             return status;
+        }
         body = found;
         memcpy(etag, found_etag, STORE_ETAG_MAX);
     }

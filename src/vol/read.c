@@ -115,7 +115,7 @@ static uint64_t read_some(struct volume *volume, uint64_t at, uint64_t end, stru
         uint64_t page = at / PAGE_BYTES;
         uint32_t skip = at % PAGE_BYTES;
         if (at >= block_end) {
-            block = dirty_find(volume->dirty, page / BLOCK_PAGES);
+            block = MUTANT(stale_read) && held != NULL ? NULL : dirty_find(volume->dirty, page / BLOCK_PAGES);
             block_end = (page / BLOCK_PAGES + 1) * BLOCK_BYTES;
         }
         uint64_t stop = end < block_end ? end : block_end;

@@ -23,7 +23,8 @@
  *
  * Whether the volume may be taken at all, while its register says that it is held:
  * yes if the owner ran on this host in this boot and is gone (its lock file
- * tells), or if we were told to break the lease; else -EBUSY.
+ * tells), if it was we ourselves, who could not give the volume back, or if we
+ * were told to break the lease; else -EBUSY.
  *
  * What else can fail: anything damaged, foreign or of a newer format is named
  * and refused, and nothing is written over it. */
@@ -64,6 +65,7 @@ static int get_front(struct volume *volume, const char *key, size_t wanted, uint
         free(bytes);
         return status;
     }
+    volume->answered_ns = loop_now_ns(volume->loop);
     *ret_bytes = bytes;
     *ret_length = got.length;
     *ret_size = got.size;
@@ -177,8 +179,12 @@ static int replay(struct volume *volume, uint64_t last, uint64_t *highest_epoch,
                 status = error_set(error, EBADMSG, "%s: its log is damaged: entry %llu is missing, though later ones "
                                    "exist; restore it, or what was written since is lost",
                                    volume->subject, (unsigned long long)slots[i].seq);
-            else if (status == 0 && slots[i].status < 0)
-                status = error_copy(error, &slots[i].error);
+            if (status == 0 && slots[i].status < 0) {
+                error_copy(error, &slots[i].error);
+                status = error_context(error, "%s", volume->subject);
+            }
+            if (MUTANT(replay_skips_last) && status == 0 && slots[i].seq == last)
+                slots[i].entry.extent_count = 0;
             if (status == 0)
                 status = apply(volume, &slots[i], highest_epoch, error);
             if (slots[i].status == 0)
@@ -204,12 +210,13 @@ static int list_highest(struct volume *volume, uint64_t *ret_highest, struct err
         int status = store_list(volume->all->store, prefix, after, STORE_LIST_MAX, &listing, error);
         if (status < 0) {
             if (++failures == TRANSIENT_TRIES)
-                return status;
+                return error_context(error, "%s: its log", volume->subject);
             if (sleep_ns(backoff) < 0)
                 return error_set(error, ECANCELED, "opening was given up");
             backoff *= 2;
             continue;
         }
+        volume->answered_ns = loop_now_ns(volume->loop);
         for (size_t i = 0; i < listing.count; i++) {
             struct uuid uuid;
             uint64_t seq;
@@ -277,6 +284,8 @@ static int put_fence(struct volume *volume, struct error *error)
     buffer_free(&bytes);
     if (status == 0)
         status = fold_entry(volume, &fence, hash, error);
+    else
+        error_context(error, "%s: its log", volume->subject);
     return status;
 }
 
@@ -321,6 +330,15 @@ static int refuse_held(const struct volume *volume, const struct register_body *
                      (unsigned long long)body->process, body->host[0] != '\0' ? body->host : "(unknown)", since);
 }
 
+/* Whether the owner that `body` names is one of this shard's volumes that ended without being given back. */
+static bool is_unreturned(const struct volumes *all, const struct register_body *body)
+{
+    for (uint32_t i = 0; i < UNRETURNED_MAX && i < all->unreturned_next; i++)
+        if (nonce_equal(&all->unreturned[i], &body->owner))
+            return true;
+    return false;
+}
+
 static int refuse_unknown(const struct volume *volume, const struct register_body *body, struct error *error)
 {
     if ((body->features_incompatible & ~FEATURES_INCOMPATIBLE_KNOWN) != 0)
@@ -362,7 +380,8 @@ static int become_owner(struct volume *volume, uint64_t *ret_committed, struct e
         return status;
     struct volumes *all = volume->all;
     status = refuse_unknown(volume, &body, error);
-    if (status == 0 && body.held && !all->settings.break_lease && !all->host->ops->owner_is_dead(all->host, &body))
+    if (status == 0 && body.held && !all->settings.break_lease && !is_unreturned(all, &body) &&
+        !all->host->ops->owner_is_dead(all->host, &body))
         status = refuse_held(volume, &body, error);
     if (status == 0)
         status = ownership_take(volume, &body, etag, error);

@@ -2,9 +2,10 @@
  *
  *              acquire                         idle, stopping
  *     (none) ──────────> OPENING ──> SERVING ───────────────> RELEASING ──> CLOSED
- *                           │           │                         │            ^
- *                           │           └────────> FENCED <───────┘            │
- *                           └── failed ───────────────┴────────────────────────┘
+ *                           │           │                      ^  │            ^
+ *                           │           └────────> FENCED <────│──┘            │
+ *                           ├── failed ────────────────│───────┘               │
+ *                           └── not taken ─────────────┴───────────────────────┘
  *
  * Each volume has a keeper: one task that opens it, waits until it is not
  * wanted any more or another owner has taken it, and closes it.  So whoever asked
@@ -12,7 +13,9 @@
  *
  * A volume without users stays for a grace period, in case its client comes
  * back; everything it has is committed first, then ownership is given back.  Users
- * that come while it is RELEASING wait, and open it anew.
+ * that come while it is RELEASING wait, and open it anew.  What could not be
+ * given back, because the store was away, is remembered: the register still
+ * names us, and this must not keep ourselves from opening the volume again.
  *
  * A CLOSED volume is no longer found; it is freed when its last user has gone. */
 #include "vol/volume.h"
@@ -30,7 +33,7 @@
 
 static const char *const state_names[] = { "OPENING", "SERVING", "RELEASING", "FENCED", "CLOSED" };
 static const uint32_t state_moves[] = {
-    [VOLUME_OPENING] = 1u << VOLUME_SERVING | 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
+    [VOLUME_OPENING] = 1u << VOLUME_SERVING | 1u << VOLUME_RELEASING | 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
     [VOLUME_SERVING] = 1u << VOLUME_RELEASING | 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
     [VOLUME_RELEASING] = 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
     [VOLUME_FENCED] = 1u << VOLUME_CLOSED,
@@ -65,6 +68,7 @@ static struct volume *volume_new(struct volumes *all, const char *name, size_t n
     volume->name = memory_copy(name, name_length);
     volume->name_length = name_length;
     volume->create_size = create_size;
+    volume->returned = true;
     char quoted[96];
     text_quote(name, name_length, quoted, sizeof quoted);
     snprintf(volume->subject, sizeof volume->subject, "volume '%s'", quoted);
@@ -177,6 +181,8 @@ static bool keep_serving(struct volume *volume)
 static bool settle(struct volume *volume)
 {
     struct error error = ERROR_NONE;
+    if (MUTANT(release_unsaved))
+        return volume->users == 0;
     int status = flush_until(volume, UINT64_MAX, &error);
     if (status < 0 && status != -ECANCELED && volume->state == VOLUME_SERVING)
         sleep_ns(NS_PER_S); /* no space, no permission: its event was raised; what is dirty is kept and tried on */
@@ -216,13 +222,16 @@ static void serve(struct volume *volume)
     }
 }
 
-/* Nothing was served: another server need not wait for us. */
+/* The opening failed.  Nothing was served: other servers, and our own next attempt, need not wait for us.  Those who
+ * wait here are told before. */
 static void undo_take(struct volume *volume)
 {
-    int code = volume->failure.code;
+    if (volume->returned || volume->epoch == 0)
+        return;
+    state_move(&volume_states, &volume->state, VOLUME_RELEASING);
+    waitq_wake_all(&volume->all->changed);
     struct error error = ERROR_NONE;
-    if (volume->epoch != 0 && (code == EBADMSG || code == EMEDIUMTYPE || code == EPROTONOSUPPORT))
-        ownership_release(volume, &error);
+    ownership_release(volume, &error);
 }
 
 static void keeper(void *arg)
@@ -236,6 +245,8 @@ static void keeper(void *arg)
         undo_take(volume);
     group_cancel(&volume->group);
     group_join(&volume->group);
+    if (!volume->returned)
+        all->unreturned[all->unreturned_next++ % UNRETURNED_MAX] = volume->owner;
     uint64_t dropped = drop_batches(volume);
     if (dropped > 0)
         event_raise(all->events, EVENT_ERROR, volume->subject,
@@ -272,10 +283,26 @@ void volumes_release(struct volumes *all, struct volume *volume)
         waitq_wake_all(&volume->attention);
 }
 
+/* 0: it is OPENING no more.  -ETIMEDOUT: for too long the store has not answered; a long log alone takes its time. */
+static int await_opening(struct volume *volume)
+{
+    uint64_t since = loop_now_ns(volume->loop);
+    while (volume->state == VOLUME_OPENING) {
+        since = volume->answered_ns > since ? volume->answered_ns : since;
+        uint64_t deadline = since + OWNERSHIP_DEADLINE_NS;
+        if (loop_now_ns(volume->loop) >= deadline)
+            return -ETIMEDOUT;
+        if (waitq_wait_until(&volume->all->changed, deadline) == -ECANCELED)
+            return -ECANCELED;
+    }
+    return 0;
+}
+
 int volumes_acquire(struct volumes *all, const char *name, size_t name_length, uint64_t create_size,
                     struct volume **ret_volume, struct error *error)
 {
     assert(name_length <= VOLUME_NAME_MAX);
+    uint64_t patience = loop_now_ns(all->loop) + 2 * OWNERSHIP_DEADLINE_NS; /* a release ends within one */
     for (;;) {
         if (all->stopping)
             return error_set(error, ESHUTDOWN, "the server is shutting down");
@@ -285,20 +312,24 @@ int volumes_acquire(struct volumes *all, const char *name, size_t name_length, u
             group_spawn(&all->group, "keeper", keeper, volume);
         }
         if (volume->state == VOLUME_RELEASING || volume->state == VOLUME_FENCED) {
-            if (waitq_wait(&all->changed) < 0)
+            int waited = waitq_wait_until(&all->changed, patience);
+            if (waited == -ECANCELED)
                 return error_set(error, ECANCELED, "given up while the volume was being released");
+            if (waited == -ETIMEDOUT)
+                return error_set(error, EIO, "%s is still being released: the store does not answer", volume->subject);
             continue;
         }
         volume->users++;
-        int status = 0;
-        while (volume->state == VOLUME_OPENING && status == 0)
-            status = waitq_wait(&all->changed);
+        int status = await_opening(volume);
         if (volume->state == VOLUME_SERVING && status == 0) {
             *ret_volume = volume;
             return 0;
         }
-        if (status < 0)
+        if (status == -ECANCELED)
             error_set(error, ECANCELED, "given up while the volume was being opened");
+        else if (status < 0)
+            status = error_set(error, EIO, "%s could not be opened: the store does not answer%s%s", volume->subject,
+                               volume->trouble.code != 0 ? ": " : "", volume->trouble.story);
         else if (volume->failure.code != 0)
             status = error_copy(error, &volume->failure);
         else

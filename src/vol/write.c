@@ -114,7 +114,7 @@ static void link_all(struct volume *volume, struct page **pages, uint32_t count,
     bool in_order = continues(volume, first, count);
     for (uint32_t i = 0; i < count;) {
         uint32_t zeroes = 0;
-        while (i + zeroes < count && page_is_zero(pages[i + zeroes]->data))
+        while (i + zeroes < count && page_is_zero(pages[i + zeroes]->data) && !MUTANT(zeroes_are_stored))
             zeroes++;
         if (zeroes == 0) {
             link_page(volume, pages[i], first + i, in_order);
@@ -237,6 +237,8 @@ int volume_write_pieces(const struct volume_write *write, uint32_t skip, struct 
 
 void volume_write_abort(struct volume_write *write)
 {
+    if (MUTANT(half_write_shows) && write->volume->state == VOLUME_SERVING && volume_write_finish_try(write) == 0)
+        return;
     for (uint32_t i = 0; i < write->page_count; i++)
         page_unref(write->pages[i]);
     gate_leave(&write->volume->all->dirty_gate, (uint64_t)write->page_count * PAGE_BYTES);
@@ -340,6 +342,11 @@ static int split(uint64_t offset, uint64_t length, struct edge ret_edges[2], uin
     uint64_t end = offset + length;
     uint64_t first = (offset + PAGE_BYTES - 1) / PAGE_BYTES, past = end / PAGE_BYTES;
     int count = 0;
+    if (MUTANT(trim_takes_whole_pages)) {
+        *ret_first = offset / PAGE_BYTES;
+        *ret_past = (end + PAGE_BYTES - 1) / PAGE_BYTES;
+        return 0;
+    }
     if (first > past) { /* inside one page */
         ret_edges[count++] = (struct edge){ past, offset % PAGE_BYTES, end % PAGE_BYTES };
         past = first;

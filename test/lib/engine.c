@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "store/fault.h"
+
 static void sign(struct host *host, struct register_body *body)
 {
     strcpy(body->host, "test");
@@ -22,6 +24,8 @@ static bool nobody_is_dead(struct host *host, const struct register_body *body)
 }
 
 static const struct host_ops host_ops = { .sign = sign, .owner_is_dead = nobody_is_dead };
+
+static const struct fault_settings perfect;
 
 static void run_body(void *arg)
 {
@@ -40,7 +44,8 @@ void bench_run(uint64_t seed, void (*body)(struct bench *bench))
     for (int i = 0; i < ENGINES; i++) {
         struct engine *engine = &bench.engines[i];
         engine->bench = &bench;
-        engine->script = store_script_new(store_mem_open(bench.mem));
+        engine->fault = store_fault_new(bench.world, store_mem_open(bench.mem), &perfect);
+        engine->script = store_script_new(engine->fault);
         engine->count = store_count_new(engine->script);
         engine->settings = volume_settings_default();
         engine->settings.memory_bytes = 64 * MIB;
@@ -55,6 +60,7 @@ void bench_run(uint64_t seed, void (*body)(struct bench *bench))
         assert_null(bench.engines[i].volumes);
         store_close(bench.engines[i].count);
     }
+    world_run(bench.world, UINT64_MAX); /* what is still on its way lands */
     store_close(bench.direct);
     mem_free(bench.mem);
     loop_free(bench.loop);

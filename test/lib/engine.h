@@ -27,7 +27,8 @@ struct bench;
 struct engine {
     struct bench *bench;
     struct store *count;  /* what volumes are given: store_count over */
-    struct store *script; /* store_script over the bench's memory */
+    struct store *script; /* store_script over */
+    struct store *fault;  /* store_fault, perfect unless it is changed, over the bench's memory */
     struct volume_settings settings;
     struct volumes *volumes;
     struct volume *volume;

@@ -21,7 +21,8 @@ struct fake_controls fake;
 
 struct volume {
     struct list link;
-    char name[64];
+    char *name; /* not terminated */
+    size_t name_length;
     char subject[80];
     uint64_t size;
     uint8_t *bytes;
@@ -49,6 +50,7 @@ void fake_volumes_free(struct volumes *volumes)
         struct volume *volume = container_of(link, struct volume, link);
         assert(volume->users == 0 && list_empty(&volume->watches));
         munmap(volume->bytes, volume->size);
+        free(volume->name);
         free(volume);
     }
     free(volumes);
@@ -58,7 +60,7 @@ static struct volume *find(struct volumes *volumes, const char *name, size_t len
 {
     list_for_each (node, &volumes->list) {
         struct volume *volume = container_of(node, struct volume, link);
-        if (strlen(volume->name) == length && memcmp(volume->name, name, length) == 0)
+        if (volume->name_length == length && memcmp(volume->name, name, length) == 0)
             return volume;
     }
     return NULL;
@@ -67,9 +69,9 @@ static struct volume *find(struct volumes *volumes, const char *name, size_t len
 static struct volume *create(struct volumes *volumes, const char *name, size_t length, uint64_t size)
 {
     struct volume *volume = memory_new(sizeof *volume);
-    assert(length < sizeof volume->name);
-    memcpy(volume->name, name, length);
-    snprintf(volume->subject, sizeof volume->subject, "volume '%s'", volume->name);
+    volume->name = memory_copy(name, length);
+    volume->name_length = length;
+    snprintf(volume->subject, sizeof volume->subject, "volume '%.*s'", (int)(length < 40 ? length : 40), name);
     volume->size = size;
     volume->bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert(volume->bytes != MAP_FAILED);
@@ -147,7 +149,7 @@ int volumes_list(struct store *store, int (*visit)(void *arg, const char *name, 
     struct volumes *volumes = (struct volumes *)store;
     list_for_each (node, &volumes->list) {
         struct volume *volume = container_of(node, struct volume, link);
-        int rc = visit(arg, volume->name, strlen(volume->name));
+        int rc = visit(arg, volume->name, volume->name_length);
         if (rc < 0)
             return rc;
     }

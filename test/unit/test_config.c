@@ -43,7 +43,8 @@ static int load_groups(const struct start *start, unsigned groups, struct config
                        struct config_arguments *arguments, struct error *error)
 {
     static bool yes;
-    static const struct config_flag flags[] = { { "yes", NULL, "agree", &yes, NULL }, { NULL, NULL, NULL, NULL, NULL } };
+    static const struct config_flag flags[] = { { "yes", NULL, "agree", &yes, NULL },
+                                                { NULL, NULL, NULL, NULL, NULL } };
     char *argv[WORDS_MAX + 1] = { NULL }, *environment[WORDS_MAX + 1] = { NULL };
     int argc = 0;
 
@@ -53,8 +54,13 @@ static int load_groups(const struct start *start, unsigned groups, struct config
         environment[i] = (char *)start->environment[i];
     write_file(dotenv_path, start->dotenv);
     write_file(file_path, start->file);
-    struct config_request request = { .groups = groups, .flags = flags, .positional_most = 1, .argc = argc,
-                                      .argv = argv, .environment = environment, .dotenv_path = dotenv_path,
+    struct config_request request = { .groups = groups,
+                                      .flags = flags,
+                                      .positional_most = 1,
+                                      .argc = argc,
+                                      .argv = argv,
+                                      .environment = environment,
+                                      .dotenv_path = dotenv_path,
                                       .default_config_path = file_path };
     return config_load(&request, config, arguments, error);
 }
@@ -87,7 +93,7 @@ static void test_defaults(void **state)
     assert_int_equal(config.size_bytes, UINT64_C(1) << 30);
     assert_string_equal(config.store, "dir:/data/cairn");
     assert_int_equal(config.memory_bytes, UINT64_C(1) << 30);
-    assert_int_equal(config.write_buffer_bytes, UINT64_C(1) << 28);
+    assert_int_equal(config.write_buffer_bytes, UINT64_C(1) << 29);
     assert_int_equal(config.flush_deadline_ms, 120000);
     assert_int_equal(config.handshake_deadline_ms, 30000);
     assert_int_equal(config.shutdown_deadline_ms, 30000);
@@ -123,8 +129,10 @@ static void test_default_store(void **state)
 /* Each source set, then without its strongest one, down to the default. */
 static void test_precedence(void **state)
 {
-    struct start start = { .flags = { "--port", "1" }, .environment = { "NBD_PORT=2", "HOME=/h" },
-                           .dotenv = "NBD_PORT=3\n", .file = "port = 4\n" };
+    struct start start = { .flags = { "--port", "1" },
+                           .environment = { "NBD_PORT=2", "HOME=/h" },
+                           .dotenv = "NBD_PORT=3\n",
+                           .file = "port = 4\n" };
     static const enum config_source order[] = { SOURCE_FLAG, SOURCE_ENVIRONMENT, SOURCE_DOTENV, SOURCE_FILE };
 
     for (unsigned i = 0; i < 4; i++) {
@@ -144,7 +152,8 @@ static void test_precedence(void **state)
 /* A bad value that a good one beats is nobody's business; an empty variable counts as not set. */
 static void test_only_winners_count(void **state)
 {
-    struct start start = { .flags = { "--port=7" }, .environment = { "NBD_PORT=x", "HOME=/h", "NBD_SIZE=" },
+    struct start start = { .flags = { "--port=7" },
+                           .environment = { "NBD_PORT=x", "HOME=/h", "NBD_SIZE=" },
                            .dotenv = "NBD_SIZE=2MB\n" };
     struct config config = load_good(&start);
 
@@ -286,7 +295,8 @@ static void test_long_line_in_file(void **state)
 /* A command takes the flags of its own groups only, but every variable and key is fine everywhere. */
 static void test_groups(void **state)
 {
-    struct start start = { .flags = { "--yes", "a" }, .environment = { "HOME=/h", "NBD_PORT=bad" },
+    struct start start = { .flags = { "--yes", "a" },
+                           .environment = { "HOME=/h", "NBD_PORT=bad" },
                            .file = "host = x\n" };
     struct config config;
     struct config_arguments arguments;
@@ -358,11 +368,11 @@ static int remove_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),        cmocka_unit_test(test_default_store),
-        cmocka_unit_test(test_precedence),      cmocka_unit_test(test_only_winners_count),
+        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_default_store),
+        cmocka_unit_test(test_precedence),         cmocka_unit_test(test_only_winners_count),
         cmocka_unit_test(test_config_by_variable), cmocka_unit_test(test_dotenv_forms),
-        cmocka_unit_test(test_warnings),        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_long_line_in_file), cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_warnings),           cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_long_line_in_file),  cmocka_unit_test(test_groups),
         cmocka_unit_test(test_help_and_arguments), cmocka_unit_test(test_table),
     };
 

@@ -184,8 +184,12 @@ static int remove_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_alive),        cmocka_unit_test(test_dead),       cmocka_unit_test(test_ended_cleanly),
-        cmocka_unit_test(test_another_file), cmocka_unit_test(test_other_boot), cmocka_unit_test(test_unclean_end),
+        cmocka_unit_test(test_alive),
+        cmocka_unit_test(test_dead),
+        cmocka_unit_test(test_ended_cleanly),
+        cmocka_unit_test(test_another_file),
+        cmocka_unit_test(test_other_boot),
+        cmocka_unit_test(test_unclean_end),
         cmocka_unit_test(test_foreign_directory),
     };
 

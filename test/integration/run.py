@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+"""Runs the integration tests: real clients against the real server.
+
+    run.py [--list] [--jobs N] [--timeout SECONDS] [--keep] [NAME…]
+
+A NAME is a test, a file of tests, or the beginning of either.  Each test runs
+in a process group and a temporary directory of its own; a test that takes too
+long is ended with everything that it started.  The last line counts.
+CAIRN in the environment names the server, by default build/cairn."""
+
+import argparse
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'lib'))
+sys.dont_write_bytecode = True
+
+STATUS_SKIPPED = 77
+TIMEOUT_S = 300
+
+
+def discover():
+    """All tests, as FILE.FUNCTION, without importing anything."""
+    found = []
+    for file in sorted(os.listdir(HERE)):
+        if file.startswith('test_') and file.endswith('.py'):
+            with open(os.path.join(HERE, file)) as source:
+                tree = ast.parse(source.read(), file)
+            for node in tree.body:
+                if isinstance(node, ast.FunctionDef) and node.name.startswith('test_'):
+                    found.append(file[len('test_'):-len('.py')] + '.' + node.name[len('test_'):])
+    return found
+
+
+def run_one(name, directory):
+    """In the test's own process: the exit status tells how it went, the last line of stdout why it was skipped."""
+    import importlib
+    import traceback
+    from harness import Bench, Skip
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    file, function = name.split('.')
+    sys.path.insert(0, HERE)
+    bench = Bench(directory)
+    status = 0
+    try:
+        getattr(importlib.import_module('test_' + file), 'test_' + function)(bench)
+    except Skip as reason:
+        print(reason)
+        status = STATUS_SKIPPED
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    try:
+        bench.close()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status == 1:
+        for process in bench.processes[-6:]:
+            tail = process.stderr()[-1500:]
+            if tail:
+                print(f'--- stderr of {process.name} {process.pid} (its end)\n{tail}', file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+class Run:
+    """One test under way."""
+
+    def __init__(self, name):
+        self.name = name
+        self.began = time.monotonic()
+        # Short, because the path of a unix socket has at most 107 bytes.
+        self.directory = tempfile.mkdtemp(prefix='cairn-it.')
+        self.log_path = self.directory + '.log'
+        with open(self.log_path, 'wb') as log:
+            self.popen = subprocess.Popen(
+                ['/usr/bin/python3', '-B', os.path.abspath(__file__), '--one', name, self.directory],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def seconds(self):
+        return time.monotonic() - self.began
+
+    def end(self):
+        """Its process group, and nothing else; first asked, so that mounts are undone."""
+        try:
+            self.popen.terminate()
+            self.popen.wait(5)
+        except subprocess.TimeoutExpired:
+            pass
+        self.sweep()
+        self.popen.wait()
+
+    def sweep(self):
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def log(self):
+        with open(self.log_path, errors='replace') as log:
+            return log.read()
+
+    def clean(self):
+        shutil.rmtree(self.directory, ignore_errors=True)
+        os.unlink(self.log_path)
+
+
+def finish(run, timed_out, keep):
+    """Prints the test's line; returns 'passed', 'failed' or 'skipped'."""
+    status = run.popen.returncode
+    log = run.log()
+    if timed_out:
+        outcome, word = 'failed', f'FAILED (ended after {run.seconds():.0f} s)'
+    elif status == 0:
+        outcome, word = 'passed', 'ok'
+    elif status == STATUS_SKIPPED:
+        outcome, word = 'skipped', 'skipped: ' + log.strip().splitlines()[-1]
+    else:
+        outcome, word = 'failed', 'FAILED'
+    print(f'{run.name:<44} {run.seconds():6.1f} s  {word}', flush=True)
+    if outcome == 'failed':
+        print('    ' + log.strip().replace('\n', '\n    '), flush=True)
+    elif outcome == 'passed' and log.strip():
+        print('    ' + log.strip().replace('\n', '\n    '), flush=True)
+    if keep or outcome == 'failed' and os.environ.get('CAIRN_TEST_KEEP'):
+        print(f'    kept: {run.directory}', flush=True)
+    else:
+        run.clean()
+    return outcome
+
+
+def run_all(names, jobs, timeout, keep):
+    waiting = list(names)
+    running = []
+    counts = {'passed': 0, 'failed': 0, 'skipped': 0}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(Run(waiting.pop(0)))
+            time.sleep(0.02)
+            for run in list(running):
+                timed_out = run.popen.poll() is None and run.seconds() > timeout
+                if timed_out:
+                    run.end()
+                if run.popen.poll() is not None:
+                    run.sweep()
+                    running.remove(run)
+                    counts[finish(run, timed_out, keep)] += 1
+    finally:
+        for run in running:
+            run.end()
+            run.clean()
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('names', nargs='*', metavar='NAME', help='a test, a file of tests, or the beginning of one')
+    parser.add_argument('--list', action='store_true', help='print the names of the tests')
+    parser.add_argument('--jobs', type=int, default=2, metavar='N', help='tests at once (2)')
+    parser.add_argument('--timeout', type=float, default=TIMEOUT_S, metavar='SECONDS', help=f'of a test ({TIMEOUT_S})')
+    parser.add_argument('--keep', action='store_true', help='keep the temporary directories')
+    parser.add_argument('--one', nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        run_one(*arguments.one)
+    names = discover()
+    if arguments.names:
+        unknown = [word for word in arguments.names if not any(name.startswith(word) for name in names)]
+        if unknown:
+            parser.error('no such test: ' + ' '.join(unknown))
+        names = [name for name in names if any(name.startswith(word) for word in arguments.names)]
+    if arguments.list:
+        print('\n'.join(names))
+        return 0
+    from harness import CAIRN
+    if not os.access(CAIRN, os.X_OK):
+        print(f'no server at {CAIRN}: build it with `make`, or name another with CAIRN=PATH', file=sys.stderr)
+        return 1
+    counts = run_all(names, arguments.jobs, arguments.timeout, arguments.keep)
+    print(f'{counts["passed"]} passed, {counts["failed"]} failed, {counts["skipped"]} skipped')
+    return 1 if counts['failed'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
