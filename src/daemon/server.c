@@ -34,6 +34,7 @@
 #include "daemon/log.h"
 #include "daemon/marker.h"
 #include "daemon/server_shard.h"
+#include "daemon/shares.h"
 #include "daemon/statistics.h"
 #include "daemon/store_url.h"
 #include "daemon/systemd.h"
@@ -58,7 +59,7 @@ struct server {
     struct waitq signalled;
     int stop_signals; /* how often we were told to stop */
     bool statistics_wanted;
-    bool unsaved; /* volumes are still held in the store */
+    bool held; /* registers in the store still name this process: its lock file must stay, to show that it is gone */
     int result;
     struct error error;
 };
@@ -171,6 +172,16 @@ static void make_host(struct server *server)
                     trouble.story);
 }
 
+static void set_share(void *arg, int index, uint64_t bytes)
+{
+    struct server *server = arg;
+    char size[TEXT_SIZE_MAX];
+
+    text_format_size(bytes, size);
+    event_raise(server->log, EVENT_DEBUG, "memory", "thread %d: %s for its volumes", index, size);
+    shard_set_memory(&server->common.all[index], bytes);
+}
+
 static CO int start_shards(struct server *server, struct error *error)
 {
     struct shard_common *common = &server->common;
@@ -187,8 +198,11 @@ static CO int start_shards(struct server *server, struct error *error)
     common->main_loop = server->loop;
     common->all = memory_array((size_t)count, sizeof *common->all);
     common->count = count;
+    common->shares = shares_new(count, (uint64_t)count * shard_memory_at_first(server->config, count),
+                                MEMORY_PER_THREAD / 2, set_share, server);
     for (int i = 0; i < count; i++) {
         common->all[i].common = common;
+        common->all[i].index = i;
         common->all[i].loop = shards_loop(server->threads, i);
         group_init(&common->all[i].tasks, common->all[i].loop);
     }
@@ -252,7 +266,8 @@ static CO int stop(struct server *server, struct error *error)
     server->listeners = NULL;
     shard_each(&server->common, shard_drain, error);
     int result = shard_each(&server->common, shard_save, error);
-    server->unsaved = result < 0;
+    for (int i = 0; i < server->common.count; i++)
+        server->held |= !server->common.all[i].returned;
     for (int i = 0; i < server->common.count; i++)
         if (server->common.all[i].result < 0)
             event_raise(server->log, EVENT_ERROR, "cairn", "%s", server->common.all[i].error.story);
@@ -310,7 +325,8 @@ int server_run(const struct config *config, struct event_sink *log, struct error
     if (server.threads != NULL)
         shards_stop(server.threads);
     loop_free(server.loop);
-    host_free(server.host, !server.unsaved);
+    host_free(server.host, !server.held);
+    shares_free(server.common.shares);
     free(server.common.all);
     return result;
 }

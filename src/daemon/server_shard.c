@@ -15,6 +15,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "daemon/config.h"
+#include "daemon/shares.h"
 #include "daemon/store_url.h"
 #include "rt/channel.h"
 #include "rt/loop.h"
@@ -131,6 +132,63 @@ void shard_hurry(struct server_shard *shard)
     loop_post(shard->loop, hurry, shard);
 }
 
+/* ---- memory ---- */
+
+/* The memory of a shard is its connections' and its volumes'; server.c has made sure that half of it is left. */
+uint64_t shard_memory_at_first(const struct config *config, int shards)
+{
+    return config->memory_bytes / (unsigned)shards - config->connections * nbd_connection_bytes();
+}
+
+static void busy_on_main(void *arg)
+{
+    struct server_shard *shard = arg;
+
+    shares_busy(shard->common->shares, shard->index, true);
+}
+
+static void idle_on_main(void *arg)
+{
+    struct server_shard *shard = arg;
+
+    shares_busy(shard->common->shares, shard->index, false);
+}
+
+static void busy_changed(void *arg, bool busy)
+{
+    struct server_shard *shard = arg;
+
+    loop_post(shard->common->main_loop, busy ? busy_on_main : idle_on_main, shard);
+}
+
+static void settled_on_main(void *arg)
+{
+    struct server_shard *shard = arg;
+
+    shares_settled(shard->common->shares, shard->index);
+}
+
+static void memory_settled(void *arg)
+{
+    struct server_shard *shard = arg;
+
+    loop_post(shard->common->main_loop, settled_on_main, shard);
+}
+
+static void set_memory(void *arg)
+{
+    struct server_shard *shard = arg;
+
+    if (shard->volumes != NULL)
+        volumes_set_memory(shard->volumes, shard->memory_bytes, memory_settled, shard);
+}
+
+void shard_set_memory(struct server_shard *shard, uint64_t bytes)
+{
+    shard->memory_bytes = bytes;
+    loop_post(shard->loop, set_memory, shard);
+}
+
 /* ---- its life ---- */
 
 /* A volume lives on the shard that its name's hash says. */
@@ -145,12 +203,11 @@ static struct nbd_service *home(void *arg, const char *name, size_t name_length)
     return common->all[number % (unsigned)common->count].service;
 }
 
-/* The memory of a shard is its connections' and its volumes'; server.c has made sure that half of it is left. */
 static struct volume_settings engine_settings(const struct config *config, int shards)
 {
     struct volume_settings settings = volume_settings_default();
 
-    settings.memory_bytes = config->memory_bytes / (unsigned)shards - config->connections * nbd_connection_bytes();
+    settings.memory_bytes = shard_memory_at_first(config, shards);
     settings.dirty_bytes = config->write_buffer_bytes / (unsigned)shards;
     settings.batch_age_ms = config->batch_age_ms;
     settings.flush_deadline_ms = config->flush_deadline_ms;
@@ -182,6 +239,7 @@ CO int shard_open(struct server_shard *shard, struct error *error)
         return result;
     shard->store = store_count_new(store);
     shard->volumes = volumes_new(shard->loop, shard->store, common->host, common->events, &engine);
+    volumes_on_busy(shard->volumes, busy_changed, shard);
     struct nbd_wiring wiring = { .loop = shard->loop,
                                  .volumes = shard->volumes,
                                  .store = shard->store,
@@ -215,6 +273,7 @@ CO int shard_save(struct server_shard *shard, struct error *error)
         volumes_shutdown(shard->volumes, deadline_ns < shard->save_by_ns ? deadline_ns : shard->save_by_ns, error);
     shard->saving = NULL;
     shard->saved = result == 0;
+    shard->returned = volumes_all_returned(shard->volumes);
     return result;
 }
 

@@ -17,6 +17,7 @@
 #include "vol/volume.h"
 
 struct config;
+struct shares;
 
 #define SHARD_SUBJECT_MAX 160
 
@@ -28,6 +29,7 @@ struct shard_common {
     struct loop *main_loop;
     struct server_shard *all;
     int count;
+    struct shares *shares; /* main thread only */
 };
 
 /* A volume that is open, for statistics. */
@@ -46,6 +48,7 @@ struct shard_counts {
 
 struct server_shard {
     const struct shard_common *common;
+    int index;
     struct loop *loop;
     struct group tasks; /* the calls of the main thread */
     struct store *store;
@@ -53,9 +56,11 @@ struct server_shard {
     struct nbd_service *service;
     bool accepting;             /* sockets that are handed over are served; otherwise closed */
     bool saved;                 /* shard_save() succeeded */
+    bool returned; /* and every volume that was ever open was given back */
     uint64_t save_by_ns;        /* when saving must be over; UINT64_MAX until somebody hurries */
     struct task *saving;        /* shard_save() while it waits */
     struct timer hurry;         /* ends it */
+    uint64_t memory_bytes;      /* of its volumes; written by the main thread while no change is under way */
     struct shard_counts counts; /* as of the last shard_count() */
 
     /* The call under way; written by the main thread before it is posted, and by the shard until it has answered. */
@@ -72,6 +77,10 @@ struct server_shard {
 CO int shard_each(const struct shard_common *common, int (*fn)(struct server_shard *shard, struct error *error),
                   struct error *error);
 
+/* Changes the memory of its volumes, from the main thread; shares_settled() follows. */
+void shard_set_memory(struct server_shard *shard, uint64_t bytes);
+/* What its volumes may have in the beginning. */
+uint64_t shard_memory_at_first(const struct config *config, int shards);
 /* Gives a connected socket to the shard, from the main thread. */
 void shard_hand_over(struct server_shard *shard, int fd);
 /* Cuts the shard's clients off, and leaves little time for saving, from the main thread: harmless whatever the shard is

@@ -153,6 +153,25 @@ static void refuse_connection(struct nbd_service *service, struct channel *chann
     channel_close(channel);
 }
 
+/* Whether others wait for memory that this connection may be holding (nbd/watchdog.h). */
+
+static bool never(const void *arg)
+{
+    return false;
+}
+
+static bool writers_wait(const void *arg)
+{
+    const struct connection *connection = arg;
+    return volumes_writers_wait(connection->service->wiring.volumes);
+}
+
+static bool readers_wait(const void *arg)
+{
+    const struct connection *connection = arg;
+    return volumes_readers_wait(connection->service->wiring.volumes);
+}
+
 void connection_start(struct nbd_service *service, struct channel *channel, struct handshake *handshake)
 {
     struct loop *loop = service->wiring.loop;
@@ -176,9 +195,9 @@ void connection_start(struct nbd_service *service, struct channel *channel, stru
     list_init(&connection->replies);
     waitq_init(&connection->room);
     group_init(&connection->group, loop);
-    watchdog_init(&connection->patience, loop, channel);
-    watchdog_init(&connection->payload_stall, loop, channel);
-    watchdog_init(&connection->send_stall, loop, channel);
+    watchdog_init(&connection->patience, loop, channel, never, connection);
+    watchdog_init(&connection->payload_stall, loop, channel, writers_wait, connection);
+    watchdog_init(&connection->send_stall, loop, channel, readers_wait, connection);
     list_init(&connection->in_service);
     list_push_back(&service->connections, &connection->in_service);
     service->counts.connections++;

@@ -93,7 +93,7 @@ CO enum handshake_outcome handshake_run(struct connection *connection, struct nb
 {
     struct handshake *handshake = connection->handshake;
     enum handshake_outcome outcome = HANDSHAKE_GO_ON;
-    watchdog_start(&connection->patience, handshake->patience_ns);
+    watchdog_start(&connection->patience, handshake->patience_ns, handshake->patience_ns);
     if (connection->service->draining)
         watchdog_hurry(&connection->patience, NBD_HANDSHAKE_DRAIN_MS * NS_PER_MS);
     outcome = handshake->option == 0 ? greet(connection) : option_open(connection);

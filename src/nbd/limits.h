@@ -79,9 +79,16 @@
  * come back; not for ever, since the replies hold memory. */
 #define NBD_SEND_STALL_MS (10u * 60 * 1000)
 
-/* A peer that sends nothing more of a WRITE's payload for so long is cut off.  Shorter, because the memory set aside
+/* A peer that has not sent a WRITE's payload after so long, and the time that it takes at NBD_PAYLOAD_BYTES_LEAST, is
+ * cut off.  Shorter, because the memory set aside
  * for the payload counts as dirty, for which other clients may be waiting; as long as TCP keepalive gives the dead. */
 #define NBD_PAYLOAD_STALL_MS (2u * 60 * 1000)
+
+/* The same for both while others wait for the memory that is held: someone has to go, and it should be who makes no
+ * progress.  From then on the payload of a WRITE must come at this rate at least, and a batch of replies (1 MiB at
+ * most) be taken in that time. */
+#define NBD_PRESSED_STALL_MS 10000
+#define NBD_PAYLOAD_BYTES_LEAST (64u << 10) /* a second */
 
 /* What clients of a volume that was lost to another owner are given to take their last replies. */
 #define NBD_FAREWELL_MS 5000

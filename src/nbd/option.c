@@ -199,7 +199,7 @@ CO enum handshake_outcome option_open(struct connection *connection)
     handshake->patience_ns = watchdog_stop(&connection->patience);
     int rc = volumes_acquire(service->wiring.volumes, handshake->name, handshake->name_length, default_size(connection),
                              &volume, &error);
-    watchdog_start(&connection->patience, handshake->patience_ns);
+    watchdog_start(&connection->patience, handshake->patience_ns, handshake->patience_ns);
     if (service->draining)
         watchdog_hurry(&connection->patience, NBD_HANDSHAKE_DRAIN_MS * NS_PER_MS);
     if (rc == 0 && service->draining) {

@@ -144,7 +144,8 @@ static CO int send_batch(struct connection *connection)
     struct batch batch;
     gather(connection, &batch);
     assert(batch.pieces > 0);
-    watchdog_start(&connection->send_stall, connection->service->settings.send_stall_ms * NS_PER_MS);
+    watchdog_start(&connection->send_stall, connection->service->settings.send_stall_ms * NS_PER_MS,
+                   NBD_PRESSED_STALL_MS * NS_PER_MS);
     int rc = channel_write(connection->channel, connection->send_pieces, batch.pieces);
     watchdog_stop(&connection->send_stall);
     release_all(&batch.complete);

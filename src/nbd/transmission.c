@@ -77,6 +77,7 @@ static CO int receive_payload(struct connection *connection, const struct volume
     uint64_t stall_ns = connection->service->settings.payload_stall_ms * NS_PER_MS;
     assert(waiting_bytes(connection) == 0);
     connection->taken = connection->received = 0;
+    watchdog_start(&connection->payload_stall, stall_ns, NBD_PRESSED_STALL_MS * NS_PER_MS);
     while (done < write->length) {
         uint32_t left = write->length - done, offered = 0;
         int count = volume_write_pieces(write, done, connection->payload_pieces, NBD_PAYLOAD_PIECES);
@@ -88,17 +89,17 @@ static CO int receive_payload(struct connection *connection, const struct volume
                 .iov_base = connection->receive,
                 .iov_len = connection->large_writes ? NBD_RECEIVE_TAIL_BYTES : NBD_RECEIVE_BYTES,
             };
-        watchdog_start(&connection->payload_stall, stall_ns);
         ssize_t rc = channel_read(connection->channel, connection->payload_pieces, count);
-        watchdog_stop(&connection->payload_stall);
-        if (rc <= 0)
+        if (rc <= 0) {
+            watchdog_stop(&connection->payload_stall);
             return end_of_stream(connection, rc);
-        if ((size_t)rc > left) {
-            connection->received = (uint32_t)((size_t)rc - left);
-            return 0;
         }
-        done += (uint32_t)rc;
+        uint32_t more = (size_t)rc < left ? (uint32_t)rc : left;
+        connection->received = (uint32_t)((size_t)rc - more);
+        done += more;
+        watchdog_extend(&connection->payload_stall, more * NS_PER_S / NBD_PAYLOAD_BYTES_LEAST);
     }
+    watchdog_stop(&connection->payload_stall);
     return 0;
 }
 
@@ -244,6 +245,8 @@ CO void transmission_run(struct connection *connection)
             connection->end = connection->send_stall.bitten ? "did not take its replies" : "left without its replies";
         reply_break(connection);
         channel_shutdown(connection->channel);
+        /* Nobody will hear of what is still under way; it must not wait for memory or for the store on that account. */
+        group_cancel(&connection->group);
     }
     group_join(&connection->group);
     assert(connection->reader == NULL && list_empty(&connection->replies));

@@ -20,6 +20,7 @@ struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t numbe
 {
     struct batch *batch = memory_new(sizeof *batch);
     list_init(&batch->link);
+    list_init(&batch->zero_link);
     list_init(&batch->pages);
     batch->volume = volume;
     batch->gate = gate;
@@ -32,7 +33,7 @@ void batch_free(struct batch *batch)
 {
     if (batch == NULL)
         return;
-    assert(!list_linked(&batch->link));
+    assert(!list_linked(&batch->link) && !list_linked(&batch->zero_link));
     if (batch->state == BATCH_OPEN) {
         list_for_each_safe(node, &batch->pages) {
             list_remove(node);
@@ -159,6 +160,7 @@ struct batch *batch_cut(struct batch *batch)
     /* Zero ranges stay in the older one: they apply before all pages. */
     struct batch *rest = batch_new(batch->volume, batch->gate, batch->number + 1, batch->opened_ns);
     rest->state = BATCH_SEALED;
+    rest->sealed_ns = batch->sealed_ns;
     rest->page_count = batch->page_count - kept;
     rest->sorted = memory_copy(batch->sorted + kept, rest->page_count * sizeof(struct page *));
     for (uint32_t i = 0; i < rest->page_count; i++)

@@ -41,10 +41,11 @@ enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_UPLOADING, BATCH_UPLOADED };
 
 struct batch {
     struct list link; /* volume.batches, oldest first */
+    struct list zero_link; /* volume.zeroing */
     struct volume *volume;
     uint64_t number; /* 1, 2, 3, … in the order of opening */
     int state;
-    uint64_t opened_ns;
+    uint64_t opened_ns, sealed_ns;
     struct gate *gate;
     uint64_t charged; /* of the gate */
 

@@ -61,6 +61,7 @@ void commit_seal(struct volume *volume, bool flushed)
     struct batch *batch = volume->open;
     if (batch != NULL) {
         batch_seal(batch);
+        batch->sealed_ns = loop_now_ns(volume->loop);
         volume->open = NULL;
         while ((batch = batch_cut(batch)) != NULL) {
             assert(batch->number == volume->next_batch);
@@ -201,19 +202,20 @@ static void release_batch(struct volume *volume, struct batch *batch)
         dirty_drop(volume->dirty, batch->sorted[i]);
     volume->batch_count--;
     volume->zero_batches -= batch->zeroes.count > 0;
+    list_remove(&batch->zero_link);
     volume->committed_batch = batch->number;
     list_remove(&batch->link);
     batch_free(batch);
 }
 
 /* The write buffer shrinks while commits are slow, and grows back while writers wait and they are quick. */
-static void adapt_limit(struct volume *volume, uint64_t opened_ns, bool waited_for)
+static void adapt_limit(struct volume *volume, uint64_t sealed_ns, bool waited_for)
 {
     struct volumes *all = volume->all;
-    uint64_t most = all->settings.dirty_bytes;
+    uint64_t most = all->dirty_most;
     uint64_t least = most < DIRTY_BYTES_LEAST ? most : DIRTY_BYTES_LEAST;
     uint64_t limit = all->dirty_gate.limit;
-    bool slow = loop_now_ns(volume->loop) - opened_ns > COMMIT_SLOW_NS;
+    bool slow = loop_now_ns(volume->loop) - sealed_ns > COMMIT_SLOW_NS;
     if (slow && waited_for)
         limit = limit - limit / 4 > least ? limit - limit / 4 : least;
     else if (!slow && waited_for)
@@ -239,11 +241,11 @@ static void conclude(struct volume *volume, const struct choice *choice, struct 
     volume->counts.commits++;
     volume->counts.commit_bytes += bytes;
     volume_untroubled(volume);
-    uint64_t opened_ns = choice->batches[0]->opened_ns;
+    uint64_t sealed_ns = choice->batches[0]->sealed_ns;
     bool waited_for = gate_waited_for(&volume->all->dirty_gate);
     for (uint32_t i = 0; i < choice->count; i++)
         release_batch(volume, choice->batches[i]);
-    adapt_limit(volume, opened_ns, waited_for);
+    adapt_limit(volume, sealed_ns, waited_for);
     waitq_wake_all(&volume->committed);
 }
 

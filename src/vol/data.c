@@ -40,6 +40,14 @@ void data_hold(struct volume_data *data, struct gate *gate, uint64_t bytes)
     data->held += bytes;
 }
 
+void data_let_go(struct volume_data *data, uint64_t bytes)
+{
+    assert(bytes <= data->held);
+    data->held -= bytes;
+    if (bytes > 0)
+        gate_leave(data->gate, bytes);
+}
+
 static void append_piece(struct volume_data *data, const uint8_t *base, size_t length)
 {
     if (data->piece_count > 0) {

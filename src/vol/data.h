@@ -7,6 +7,8 @@
 
 /* The data holds `bytes` of the gate until it is cleared. */
 void data_hold(struct volume_data *data, struct gate *gate, uint64_t bytes);
+/* Some of what it holds is not needed. */
+void data_let_go(struct volume_data *data, uint64_t bytes);
 void data_append_page(struct volume_data *data, struct page *page, uint32_t skip, uint32_t length);
 void data_append_zeroes(struct volume_data *data, uint64_t length);
 

@@ -46,6 +46,12 @@ struct fetch {
     uint8_t headers[FRAMES_A_FETCH][FRAME_HEADER_BYTES];
 };
 
+/* What a fetch counts in the gate: its bytes, and never less than its task is worth. */
+static uint64_t gate_cost(uint64_t bytes)
+{
+    return bytes > FETCH_COST_LEAST ? bytes : FETCH_COST_LEAST;
+}
+
 /* The destination: each frame's header aside, its pages where they belong.  Returns the number of pieces. */
 static int fetch_pieces(struct fetch *fetch, struct iovec *ret_pieces)
 {
@@ -161,7 +167,7 @@ static void fetch_task(void *arg)
         frame_unref(volume->all->cache, fetch->frames[i].frame);
     }
     object_table_unhold(volume->objects, fetch->object);
-    gate_leave(&volume->all->fetch_gate, fetch->bytes);
+    gate_leave(&volume->all->fetch_gate, gate_cost(fetch->bytes));
     free(fetch);
 }
 
@@ -278,15 +284,16 @@ static int start_missing(struct volume *volume, uint64_t number, uint64_t past)
     bool first = true;
     struct plan plan, again;
     while (plan_next(volume, number, past, &plan)) {
-        if (!first && !gate_try(&volume->all->fetch_gate, plan.bytes))
+        uint64_t cost = gate_cost(plan.bytes);
+        if (!first && !gate_try(&volume->all->fetch_gate, cost))
             return 0;
-        if (first && gate_enter(&volume->all->fetch_gate, plan.bytes) < 0)
+        if (first && gate_enter(&volume->all->fetch_gate, cost) < 0)
             return -ECANCELED;
         int status = page_pool_try(volume->all->pool, plan.page_count, pages);
         if (status == -EAGAIN && first)
             status = page_pool_take(volume->all->pool, plan.page_count, pages);
         if (status < 0) {
-            gate_leave(&volume->all->fetch_gate, plan.bytes);
+            gate_leave(&volume->all->fetch_gate, cost);
             return first ? status : 0;
         }
         /* Shrinking the cache, or a wait, may have changed what is missing. */
@@ -295,7 +302,7 @@ static int start_missing(struct volume *volume, uint64_t number, uint64_t past)
         if (!stands) {
             for (uint32_t i = 0; i < plan.page_count; i++)
                 page_unref(pages[i]);
-            gate_leave(&volume->all->fetch_gate, plan.bytes);
+            gate_leave(&volume->all->fetch_gate, cost);
             return 0;
         }
         start(volume, &plan, pages);

@@ -53,6 +53,10 @@
 #define UNRETURNED_MAX 256u
 /* Neighbouring frames that one GET fetches: eight blocks. */
 #define FETCH_BYTES_MAX (1u << 20)
+/* Fetches under way on a shard: each is a task with a stack, which is two of the 65,530 memory mappings that Linux allows
+ * a process.  So the fetch gate charges at least FETCH_COST_LEAST for each, and is never larger than the product. */
+#define FETCHES_MAX 2048u
+#define FETCH_COST_LEAST (64u << 10)
 /* Blocks that a large read looks ahead of where it is. */
 #define READ_AHEAD_BLOCKS 64u
 /* The limit of dirty bytes shrinks while the oldest of them took longer than this to be committed, so that a FLUSH
@@ -69,9 +73,15 @@ struct volumes {
     struct store *store;
     struct host *host;
     struct event_sink *events;
-    struct volume_settings settings;
+    struct volume_settings settings; /* as given; what became of its memory_bytes and dirty_bytes is below */
     struct page_pool *pool;
     struct cache *cache;
+    uint64_t dirty_most; /* of the dirty gate's limit, which may be lower (vol/commit.c) */
+    uint64_t shrinking_to; /* the share while memory comes down to it; 0: it has */
+    void (*shrunk)(void *arg);
+    void *shrunk_arg;
+    void (*on_busy)(void *arg, bool busy);
+    void *busy_arg;
     struct gate dirty_gate; /* bytes of the write buffers of all volumes */
     struct gate reply_gate; /* bytes of pages that replies hold */
     struct gate fetch_gate; /* bytes of frames that are being fetched */
@@ -126,6 +136,7 @@ struct volume {
     uint64_t size, pages;
     struct dirty *dirty;
     struct list batches; /* uncommitted, oldest first; the open one, if any, is last */
+    struct list zeroing; /* those of them with zero ranges (batch.zero_link) */
     struct batch *open; /* NULL: none */
     uint32_t batch_count; /* in `batches` */
     uint32_t zero_batches; /* of those, with zero ranges */
@@ -158,6 +169,10 @@ static inline uint64_t volume_cache_id(const struct volume *volume, uint64_t obj
 {
     return volume->cache_tag << CACHE_TAG_SHIFT | object_id;
 }
+
+/* ---- vol/budget.c ---- */
+
+void budget_init(struct volumes *all); /* the pool and the gates, as all->settings has them */
 
 /* ---- vol/read.c ---- */
 

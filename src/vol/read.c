@@ -31,17 +31,15 @@
 bool dirty_zeroed(const struct volume *volume, uint64_t number, uint64_t *ret_run)
 {
     uint64_t shortest = UINT64_MAX;
-    if (volume->zero_batches > 0) {
-        list_for_each(node, &volume->batches) {
-            const struct batch *batch = container_of(node, struct batch, link);
-            uint64_t run;
-            if (zero_set_has(&batch->zeroes, number, &run)) {
-                *ret_run = run;
-                return true;
-            }
-            if (run < shortest)
-                shortest = run;
+    list_for_each(node, &volume->zeroing) {
+        const struct batch *batch = container_of(node, struct batch, zero_link);
+        uint64_t run;
+        if (zero_set_has(&batch->zeroes, number, &run)) {
+            *ret_run = run;
+            return true;
         }
+        if (run < shortest)
+            shortest = run;
     }
     *ret_run = shortest;
     return false;
@@ -158,12 +156,17 @@ int volume_read_try(struct volume *volume, uint64_t offset, uint32_t length, str
     assert(offset <= volume->size && length <= volume->size - offset);
     if (volume->state != VOLUME_SERVING)
         return -ESHUTDOWN;
-    if (!gate_try(&volume->all->reply_gate, length))
-        return -EAGAIN;
+    struct gate *gate = &volume->all->reply_gate;
     struct data_mark mark = data_mark(data);
-    data_hold(data, &volume->all->reply_gate, length);
-    if (read_some(volume, offset, offset + length, NULL, data) == offset + length)
-        return 0;
+    if (read_some(volume, offset, offset + length, NULL, data) == offset + length) {
+        uint64_t pinned = (uint64_t)(data->page_count - mark.pages) * PAGE_BYTES;
+        if (pinned == 0)
+            return 0;
+        if (gate_try(gate, pinned)) {
+            data_hold(data, gate, pinned);
+            return 0;
+        }
+    }
     data_rollback(data, &mark);
     return -EAGAIN;
 }
@@ -171,11 +174,13 @@ int volume_read_try(struct volume *volume, uint64_t offset, uint32_t length, str
 int volume_read(struct volume *volume, uint64_t offset, uint32_t length, struct volume_data *data, struct error *error)
 {
     assert(offset <= volume->size && length <= volume->size - offset);
-    if (gate_enter(&volume->all->reply_gate, length) < 0)
+    uint64_t at = offset, end = offset + length;
+    /* What it may pin: whole pages, however little of them is asked for.  Holes pin nothing, and are let go of. */
+    uint64_t most = ((end + PAGE_BYTES - 1) / PAGE_BYTES - offset / PAGE_BYTES) * PAGE_BYTES;
+    if (gate_enter(&volume->all->reply_gate, most) < 0)
         return error_set(error, ECANCELED, "read cancelled");
     struct data_mark mark = data_mark(data);
-    data_hold(data, &volume->all->reply_gate, length);
-    uint64_t at = offset, end = offset + length;
+    data_hold(data, &volume->all->reply_gate, most);
     struct frame *frame = NULL;
     for (;;) {
         int status = volume->state == VOLUME_SERVING
@@ -186,8 +191,10 @@ int volume_read(struct volume *volume, uint64_t offset, uint32_t length, struct 
             if (frame != NULL)
                 frame_unref(volume->all->cache, frame);
             frame = NULL;
-            if (at == end)
+            if (at == end) {
+                data_let_go(data, most - (uint64_t)(data->page_count - mark.pages) * PAGE_BYTES);
                 return 0;
+            }
             status = fetch_page(volume, at / PAGE_BYTES, (end - 1) / PAGE_BYTES + 1, &frame, error);
         }
         if (status < 0) {

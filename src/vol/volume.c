@@ -57,12 +57,27 @@ struct volume_settings volume_settings_default(void)
 
 /* ---- the parts of a volume ---- */
 
+/* Tags come round: one that an open volume has is passed over.  The last of all is never given, so that the key behind
+ * a volume's keys exists. */
+static uint64_t unused_tag(struct volumes *all)
+{
+    for (;;) {
+        uint64_t tag = all->next_tag++ % ((UINT64_C(1) << (64 - CACHE_TAG_SHIFT)) - 1);
+        bool used = false;
+        list_for_each(node, &all->all)
+            used = used || container_of(node, struct volume, link)->cache_tag == tag;
+        if (!used)
+            return tag;
+    }
+}
+
 static struct volume *volume_new(struct volumes *all, const char *name, size_t name_length, uint64_t create_size)
 {
     struct volume *volume = memory_new(sizeof *volume);
     list_init(&volume->link);
     list_init(&volume->watches);
     list_init(&volume->batches);
+    list_init(&volume->zeroing);
     volume->all = all;
     volume->loop = all->loop;
     volume->name = memory_copy(name, name_length);
@@ -80,7 +95,9 @@ static struct volume *volume_new(struct volumes *all, const char *name, size_t n
     volume->dirty = dirty_new();
     volume->next_batch = 1;
     volume->next_data_n = 1;
-    volume->cache_tag = all->next_tag++;
+    volume->cache_tag = unused_tag(all);
+    if (list_empty(&all->all) && all->on_busy != NULL)
+        all->on_busy(all->busy_arg, true);
     list_push_back(&all->all, &volume->link);
     return volume;
 }
@@ -91,6 +108,7 @@ static uint64_t drop_batches(struct volume *volume)
     while (!list_empty(&volume->batches)) {
         struct batch *batch = container_of(list_pop_front(&volume->batches), struct batch, link);
         dropped += (uint64_t)batch->page_count * PAGE_BYTES;
+        list_remove(&batch->zero_link);
         batch_free(batch);
     }
     volume->open = NULL;
@@ -239,13 +257,16 @@ static void keeper(void *arg)
     struct volume *volume = arg;
     struct volumes *all = volume->all;
     int status = recover_open(volume, &volume->failure);
-    if (status == 0)
+    if (status == 0) {
+        volume->failure = (struct error)ERROR_NONE; /* of attempts that were repeated */
         serve(volume);
-    else
+    } else {
         undo_take(volume);
+    }
     group_cancel(&volume->group);
     group_join(&volume->group);
-    if (!volume->returned)
+    static const struct nonce never;
+    if (!volume->returned && !nonce_equal(&volume->owner, &never)) /* it may be named in the register, now or later */
         all->unreturned[all->unreturned_next++ % UNRETURNED_MAX] = volume->owner;
     uint64_t dropped = drop_batches(volume);
     if (dropped > 0)
@@ -254,6 +275,8 @@ static void keeper(void *arg)
     cache_forget(all->cache, volume_cache_id(volume, 0), volume_cache_id(volume, 0) + (UINT64_C(1) << CACHE_TAG_SHIFT));
     state_move(&volume_states, &volume->state, VOLUME_CLOSED);
     list_remove(&volume->link);
+    if (list_empty(&all->all) && all->on_busy != NULL)
+        all->on_busy(all->busy_arg, false);
     waitq_wake_all(&all->changed);
     if (volume->users == 0)
         volume_free(volume);
@@ -370,18 +393,22 @@ struct volumes *volumes_new(struct loop *loop, struct store *store, struct host 
     list_init(&all->all);
     group_init(&all->group, loop);
     waitq_init(&all->changed);
-    all->pool = page_pool_new(loop, settings->memory_bytes);
+    budget_init(all);
     all->cache = cache_new(all->pool, loop_random_u64(loop));
     page_pool_on_shortage(all->pool, shrink_cache, all->cache);
-    /* What cannot be evicted (dirty pages, pages that replies hold, frames on their way in) must stay below the
-     * whole, so that nobody waits for memory that only the waiting ones could free. */
-    uint64_t memory = settings->memory_bytes;
-    if (all->settings.dirty_bytes > memory / 2)
-        all->settings.dirty_bytes = memory / 2;
-    gate_init(&all->dirty_gate, all->settings.dirty_bytes);
-    gate_init(&all->reply_gate, memory / 4);
-    gate_init(&all->fetch_gate, memory / 8);
     return all;
+}
+
+void volumes_on_busy(struct volumes *all, void (*fn)(void *arg, bool busy), void *arg)
+{
+    assert(list_empty(&all->all));
+    all->on_busy = fn;
+    all->busy_arg = arg;
+}
+
+bool volumes_all_returned(const struct volumes *all)
+{
+    return all->unreturned_next == 0;
 }
 
 static void wake_keepers(struct volumes *all)

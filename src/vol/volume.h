@@ -66,6 +66,23 @@ CO int volumes_shutdown(struct volumes *volumes, uint64_t deadline_ns, struct er
 CO void volumes_abandon(struct volumes *volumes);
 void volumes_free(struct volumes *volumes); /* after one of the two */
 
+/* Whether every volume that was ever opened here was given back; the registers of the others still name this process as
+ * their owner. */
+bool volumes_all_returned(const struct volumes *volumes);
+
+/* Changes the shard's share of memory, from what the settings say to `memory_bytes`; the part of it that may be
+ * uncommitted keeps its proportion.  More counts at once.  Less is what new requests are measured by at once, and what
+ * is in use comes down to it as those under way end.  Then `done` (NULL: nobody cares) is called, perhaps before this
+ * returns; until then it must not be called again.  Once volumes are shut down or abandoned nothing happens. */
+void volumes_set_memory(struct volumes *volumes, uint64_t memory_bytes, void (*done)(void *arg), void *arg);
+/* Somebody waits for memory that payloads not yet received, or replies not yet taken, may be holding: who holds
+ * some and makes no progress should be cut off. */
+bool volumes_writers_wait(const struct volumes *volumes);
+bool volumes_readers_wait(const struct volumes *volumes);
+/* Calls fn(arg, true) when a first volume is about to be opened, and fn(arg, false) when the last one has been closed.
+ * None may be open yet. */
+void volumes_on_busy(struct volumes *volumes, void (*fn)(void *arg, bool busy), void *arg);
+
 /* What the store knows of a volume, without opening it. */
 struct volume_brief {
     bool exists;

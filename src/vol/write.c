@@ -66,7 +66,10 @@ static void link_zeroes(struct volume *volume, uint64_t first, uint64_t past)
         return;
     struct batch *batch = commit_open_batch(volume);
     dirty_clear(volume->dirty, first, past, dropped, batch);
-    volume->zero_batches += batch->zeroes.count == 0;
+    if (batch->zeroes.count == 0) {
+        volume->zero_batches++;
+        list_push_back(&volume->zeroing, &batch->zero_link);
+    }
     batch_zero(batch, first, past);
     if (batch_full(batch, commit_open_room(volume)))
         commit_seal(volume, false);

@@ -145,6 +145,7 @@ class Bench:
         env['PATH'] = '/usr/bin:/bin:/usr/sbin:/sbin:' + env['PATH']
         env['LC_ALL'] = 'C.UTF-8'
         env['HOME'] = self.dir
+        env['RUNTIME_DIRECTORY'] = self.dir  # where the server keeps its lock files
         env.pop('NOTIFY_SOCKET', None)
         env.update(more or {})
         return env

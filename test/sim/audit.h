@@ -8,7 +8,12 @@
  * log without gaps whose chain holds, frames that verify, no page of zeroes stored.  Failures go to sim_fail(). */
 void audit_store(struct sim *sim);
 
-/* The process that the volume's register names as its owner; 0: there is none, or it has let go. */
-uint64_t audit_owner(struct sim *sim, const char *name);
+/* What the volume's register says of its owner: false when there is none. */
+struct audit_ownership {
+    uint64_t process; /* 0: it has let go */
+    uint64_t epoch;
+};
+bool audit_ownership(struct sim *sim, const char *key, struct audit_ownership *ret_ownership);
+uint64_t audit_owner(struct sim *sim, const char *name); /* the process; 0: none */
 
 #endif

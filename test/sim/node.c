@@ -23,18 +23,38 @@
 
 static const char *const event_levels[] = { "debug", "info", "warning", "error" };
 
-/* Two events say something that can be held against the facts. */
+static bool begins_with(const char *text, const char *beginning)
+{
+    return strncmp(text, beginning, strlen(beginning)) == 0;
+}
+
+/* Some events say something that can be held against the facts. */
 static void on_volume_event(struct node *node, struct disk *disk, const char *text)
 {
     char story[CHECKER_STORY_MAX];
     if (node->state >= NODE_CRASHING)
         return;
-    if (strncmp(text, "released", strlen("released")) == 0 &&
+    uint64_t asked = node->asked[disk - node->sim->disks], epoch = node_epoch(node, disk->name);
+    if (begins_with(text, "open") && (asked >> epoch % 64 & 1) == 0)
+        sim_fail(node->sim, "%s serves '%s' and has not looked whether the register names it since it took it",
+                 node->name, disk->name);
+    if (begins_with(text, "released") &&
         !checker_era_released(disk->checker, node_epoch(node, disk->name), story))
         sim_fail(node->sim, "%s released '%s': %s", node->name, disk->name, story);
-    if (strncmp(text, "another owner has taken it", strlen("another owner has taken it")) == 0 &&
+    if (begins_with(text, "another owner has taken it") &&
         audit_owner(node->sim, disk->name) == node->process)
         sim_fail(node->sim, "%s, the lawful owner of '%s', believes to be fenced: %s", node->name, disk->name, text);
+}
+
+void node_asks(struct node *node, const char *key)
+{
+    struct audit_ownership ownership;
+    for (int i = 0; i < node->sim->disk_count; i++) {
+        char disk_key[KEY_MAX];
+        key_register(node->sim->disks[i].name, strlen(node->sim->disks[i].name), disk_key);
+        if (strcmp(key, disk_key) == 0 && audit_ownership(node->sim, key, &ownership))
+            node->asked[i] |= UINT64_C(1) << ownership.epoch % 64;
+    }
 }
 
 static void on_event(struct event_sink *sink, enum event_level level, const char *subject, const char *text)

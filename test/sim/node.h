@@ -48,6 +48,7 @@ struct node {
     struct nbd_service *service;
     struct group group; /* crash, shutdown */
     struct list cables; /* struct cable: connections of clients */
+    uint64_t asked[SIM_DISKS_MAX]; /* bit (epoch % 64): it asked for the disk's register when that was of this epoch */
     struct waitq ended; /* of sim->outside: it is GONE */
     int shutdown_code; /* of a clean shutdown: what volumes_shutdown() said */
     char shutdown_story[ERROR_STORY_MAX];
@@ -85,6 +86,9 @@ uint64_t node_epoch(const struct node *node, const char *name);
 
 /* For sim_free(): ends what still lives and frees the structs. Runs the world meanwhile. */
 void nodes_end(struct sim *sim);
+
+/* Notes that it asks for an object now. */
+void node_asks(struct node *node, const char *key);
 
 /* The store requests of all nodes are counted in sim->requests, from 1.  When this one is reached, its process
  * crashes. */

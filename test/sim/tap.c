@@ -53,8 +53,10 @@ CO static int enter(struct passage *passage, struct store *store, const char *ve
     struct tap *tap = tap_of(store);
     struct sim *sim = tap->node->sim;
     *passage = (struct passage){ .tap = tap, .verb = verb, .key = key };
-    if (tap->cut)
+    if (tap->cut) {
+        coroutine_yield(); /* whoever tries again at once must not stop the world */
         return -ENETDOWN;
+    }
     passage->number = ++sim->requests;
     sim_trace(sim, "%s store %" PRIu64 " %s %s", tap->node->name, passage->number, verb, key);
     if (sim->pause_at_crash && is_chosen(passage, CRASH_UNANSWERED)) {
@@ -96,6 +98,7 @@ static int tap_get(struct store *store, const struct store_get *get, struct stor
     int code = enter(&passage, store, "get", get->key);
     if (code < 0)
         return told(code, error);
+    node_asks(tap_of(store)->node, get->key);
     return told(finish(&passage, store_get(tap_of(store)->inner, get, ret_got, error)), error);
 }
 
