@@ -30,8 +30,9 @@ import time
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CAIRN = os.path.abspath(os.environ.get('CAIRN', os.path.join(REPOSITORY, 'build', 'cairn')))
 VOLUME_MB = 256
-MEMORY = '768MB'  # cairn's: the volume, its write buffer, and what is on its way
-WRITTEN_MB = 1536  # most that all jobs of a write run write: cairn's store keeps it all, in memory
+MEMORY = '1536MB'  # cairn's: the volume in its cache, and a write buffer that can hold as much again
+WRITTEN_MB = 12288  # most that all jobs of a write run write; cairn's store keeps what is not overwritten in time, in memory
+TOUCHED_MB = 3072
 TICKS = os.sysconf('SC_CLK_TCK')
 TCP_ALLOWANCE = 1.3
 
@@ -61,7 +62,7 @@ class Server:
         with open(os.path.join(directory, f'{kind}.log'), 'ab') as log:
             self.popen = subprocess.Popen(self.argv(tcp), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.wait_ready()
-        fio(self, rw='write', bs='1m', iodepth=4, numjobs=1, extra=['--end_fsync=1', '--refill_buffers', '--loops=2'])
+        fio(self, rw='write', bs='1m', iodepth=4, numjobs=1, extra=['--end_fsync=1', '--refill_buffers', '--loops=6'])
         fio(self, rw='read', bs='1m', iodepth=4, numjobs=1)
 
     def argv(self, tcp):
@@ -112,7 +113,7 @@ def touch_memory(directory):
     """Memory that a virtual machine has never used is slow at first: let both servers meet it used."""
     path = os.path.join(directory, 'touched')
     with open(path, 'wb') as file:
-        for _ in range(2 * WRITTEN_MB):
+        for _ in range(TOUCHED_MB):
             file.write(b'\xff' * (1 << 20))
     os.unlink(path)
 

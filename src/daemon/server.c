@@ -135,11 +135,11 @@ static int count_threads(const struct config *config, int *ret_count, struct err
         count = count > room ? room : count;
     }
     assert(count > 0);
-    if (config->connections * nbd_connection_bytes() > config->memory_bytes / count / 2)
+    if (config->connections * nbd_connection_bytes() + VOLUMES_MEMORY_LEAST > config->memory_bytes / count)
         return error_set(error, EINVAL,
-                         "the buffers of %llu connections would take more than half of a thread's "
-                         "memory: lower --connections, or raise --memory",
-                         (unsigned long long)config->connections);
+                         "the buffers of %llu connections would leave less than %llu MiB of a thread's memory for "
+                         "disks: lower --connections, or raise --memory",
+                         (unsigned long long)config->connections, (unsigned long long)(VOLUMES_MEMORY_LEAST >> 20));
     *ret_count = (int)count;
     return 0;
 }
@@ -199,7 +199,7 @@ static CO int start_shards(struct server *server, struct error *error)
     common->all = memory_array((size_t)count, sizeof *common->all);
     common->count = count;
     common->shares = shares_new(count, (uint64_t)count * shard_memory_at_first(server->config, count),
-                                MEMORY_PER_THREAD / 2, set_share, server);
+                                VOLUMES_MEMORY_LEAST, set_share, server);
     for (int i = 0; i < count; i++) {
         common->all[i].common = common;
         common->all[i].index = i;

@@ -134,7 +134,7 @@ void shard_hurry(struct server_shard *shard)
 
 /* ---- memory ---- */
 
-/* The memory of a shard is its connections' and its volumes'; server.c has made sure that half of it is left. */
+/* The memory of a shard is its connections' and its volumes'; server.c has made sure that enough of it is left. */
 uint64_t shard_memory_at_first(const struct config *config, int shards)
 {
     return config->memory_bytes / (unsigned)shards - config->connections * nbd_connection_bytes();

@@ -56,7 +56,7 @@ struct server_shard {
     struct nbd_service *service;
     bool accepting;             /* sockets that are handed over are served; otherwise closed */
     bool saved;                 /* shard_save() succeeded */
-    bool returned; /* and every volume that was ever open was given back */
+    bool returned;              /* and every volume that was ever open was given back */
     uint64_t save_by_ns;        /* when saving must be over; UINT64_MAX until somebody hurries */
     struct task *saving;        /* shard_save() while it waits */
     struct timer hurry;         /* ends it */

@@ -88,6 +88,9 @@
  * progress.  From then on the payload of a WRITE must come at this rate at least, and a batch of replies (1 MiB at
  * most) be taken in that time. */
 #define NBD_PRESSED_STALL_MS 10000
+/* What is left of that at least to a WRITE whose header waited for memory while its client could send: the network's
+ * hiccups. */
+#define NBD_PRESSED_STALL_LEAST_MS 2000
 #define NBD_PAYLOAD_BYTES_LEAST (64u << 10) /* a second */
 
 /* What clients of a volume that was lost to another owner are given to take their last replies. */

@@ -43,7 +43,9 @@ int request_check(const struct connection *connection, const struct nbd_request 
 /* Carries out a request that passed the check and answers it, at once or from a task; waits while too many tasks are
  * under way.  Not for WRITE and DISC. */
 CO void request_start(struct request *request);
-/* The same for a WRITE whose payload was received. */
+/* A WRITE whose payload has come whole, where it can be done at once and cheaply; false: nothing was done. */
+CO bool request_write_over(struct request *request, const uint8_t *payload);
+/* As request_start() for a WRITE whose payload was received. */
 CO void request_start_write(struct request *request);
 /* Answers at once. */
 void request_fail(struct request *request, int code, const struct error *error);

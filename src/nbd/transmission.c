@@ -71,13 +71,25 @@ static uint32_t copy_payload(struct connection *connection, const struct volume_
     return done;
 }
 
-/* Receives the rest of the payload, and into the empty buffer whatever comes with it. */
-static CO int receive_payload(struct connection *connection, const struct volume_write *write, uint32_t done)
+/* A WRITE waits for memory with its client free to send on: who did not has had that time already.  Otherwise many who
+ * send nothing, let in one after the other, would make others wait for each of them in turn. */
+static void watch_payload(struct connection *connection, uint32_t done, uint64_t began_ns)
 {
     uint64_t stall_ns = connection->service->settings.payload_stall_ms * NS_PER_MS;
+    uint64_t pressed_ns = NBD_PRESSED_STALL_MS * NS_PER_MS, least_ns = NBD_PRESSED_STALL_LEAST_MS * NS_PER_MS;
+    uint64_t waited_ns = loop_now_ns(connection->loop) - began_ns;
+    pressed_ns = waited_ns < pressed_ns - least_ns ? pressed_ns - waited_ns : least_ns;
+    watchdog_start(&connection->payload_stall, stall_ns, pressed_ns);
+    watchdog_extend(&connection->payload_stall, done * NS_PER_S / NBD_PAYLOAD_BYTES_LEAST);
+}
+
+/* Receives the rest of the payload, and into the empty buffer whatever comes with it. */
+static CO int receive_payload(struct connection *connection, const struct volume_write *write, uint32_t done,
+                              uint64_t began_ns)
+{
     assert(waiting_bytes(connection) == 0);
     connection->taken = connection->received = 0;
-    watchdog_start(&connection->payload_stall, stall_ns, NBD_PRESSED_STALL_MS * NS_PER_MS);
+    watch_payload(connection, done, began_ns);
     while (done < write->length) {
         uint32_t left = write->length - done, offered = 0;
         int count = volume_write_pieces(write, done, connection->payload_pieces, NBD_PAYLOAD_PIECES);
@@ -144,6 +156,12 @@ static CO int take_write(struct connection *connection, struct request *request)
 {
     struct volume_write *write = &request->write;
     const struct nbd_request *wire = &request->wire;
+    if (waiting_bytes(connection) >= wire->length &&
+        request_write_over(request, connection->receive + connection->taken)) {
+        connection->taken += wire->length;
+        return 0;
+    }
+    uint64_t began_ns = loop_now_ns(connection->loop);
     connection->large_writes = wire->length >= NBD_LARGE_WRITE_BYTES;
     int rc = volume_write_begin_try(connection->volume, wire->offset, wire->length, write);
     if (rc == -EAGAIN)
@@ -152,7 +170,7 @@ static CO int take_write(struct connection *connection, struct request *request)
         return refuse(request, rc, NULL);
     uint32_t done = copy_payload(connection, write);
     if (done < wire->length) {
-        rc = receive_payload(connection, write, done);
+        rc = receive_payload(connection, write, done, began_ns);
         if (rc < 0) {
             volume_write_abort(write);
             request_release(request);

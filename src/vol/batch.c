@@ -21,7 +21,6 @@ struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t numbe
     struct batch *batch = memory_new(sizeof *batch);
     list_init(&batch->link);
     list_init(&batch->zero_link);
-    list_init(&batch->pages);
     batch->volume = volume;
     batch->gate = gate;
     batch->number = number;
@@ -34,19 +33,14 @@ void batch_free(struct batch *batch)
     if (batch == NULL)
         return;
     assert(!list_linked(&batch->link) && !list_linked(&batch->zero_link));
-    if (batch->state == BATCH_OPEN) {
-        list_for_each_safe(node, &batch->pages) {
-            list_remove(node);
-            page_unref(container_of(node, struct page, in_batch));
-        }
-    } else {
-        for (uint32_t i = 0; i < batch->page_count; i++)
-            page_unref(batch->sorted[i]);
-    }
+    uint32_t places = batch->state == BATCH_OPEN ? batch->places : batch->page_count;
+    for (uint32_t i = 0; i < places; i++)
+        if (batch->pages[i] != NULL)
+            page_unref(batch->pages[i]);
     gate_leave(batch->gate, batch->charged);
     zero_set_free(&batch->zeroes);
     layout_free(&batch->layout);
-    free(batch->sorted);
+    free(batch->pages);
     free(batch);
 }
 
@@ -62,20 +56,41 @@ bool batch_empty(const struct batch *batch)
     return batch->page_count == 0 && batch->zeroes.count == 0;
 }
 
+/* Closes the gaps. */
+static void compact(struct batch *batch)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < batch->places; i++) {
+        struct page *page = batch->pages[i];
+        if (page == NULL)
+            continue;
+        page->place = kept;
+        batch->pages[kept++] = page;
+    }
+    assert(kept == batch->page_count);
+    batch->places = kept;
+}
+
 void batch_add(struct batch *batch, struct page *page)
 {
     assert(batch->state == BATCH_OPEN);
+    if (batch->places == batch->capacity && batch->page_count < batch->places / 2)
+        compact(batch);
+    if (batch->places == batch->capacity) {
+        batch->capacity = batch->capacity == 0 ? 64 : batch->capacity * 2;
+        batch->pages = memory_resize(batch->pages, batch->capacity, sizeof(struct page *));
+    }
     page->batch = batch;
-    list_init(&page->in_batch);
-    list_push_back(&batch->pages, &page->in_batch);
+    page->place = batch->places;
+    batch->pages[batch->places++] = page;
     batch->page_count++;
     batch->charged += PAGE_BYTES;
 }
 
 void batch_remove(struct batch *batch, struct page *page)
 {
-    assert(batch->state == BATCH_OPEN && page->batch == batch);
-    list_remove(&page->in_batch);
+    assert(batch->state == BATCH_OPEN && page->batch == batch && batch->pages[page->place] == page);
+    batch->pages[page->place] = NULL;
     page->batch = NULL;
     batch->page_count--;
     batch->charged -= PAGE_BYTES;
@@ -127,8 +142,8 @@ static uint32_t count_extents(const struct batch *batch)
 {
     uint32_t runs = 0;
     for (uint32_t i = 0; i < batch->page_count; i++) {
-        uint64_t number = batch->sorted[i]->number;
-        runs += i == 0 || number % BLOCK_PAGES == 0 || batch->sorted[i - 1]->number + 1 != number;
+        uint64_t number = batch->pages[i]->number;
+        runs += i == 0 || number % BLOCK_PAGES == 0 || batch->pages[i - 1]->number + 1 != number;
     }
     return runs + batch->zeroes.count;
 }
@@ -136,18 +151,12 @@ static uint32_t count_extents(const struct batch *batch)
 void batch_seal(struct batch *batch)
 {
     state_move(&batch_states, &batch->state, BATCH_SEALED);
-    batch->sorted = memory_array(batch->page_count, sizeof *batch->sorted);
-    uint32_t count = 0;
+    compact(batch);
     bool ascending = true;
-    list_for_each_safe(node, &batch->pages) {
-        struct page *page = container_of(node, struct page, in_batch);
-        list_remove(node);
-        ascending = ascending && (count == 0 || batch->sorted[count - 1]->number < page->number);
-        batch->sorted[count++] = page;
-    }
-    assert(count == batch->page_count);
+    for (uint32_t i = 1; i < batch->page_count && ascending; i++)
+        ascending = batch->pages[i - 1]->number < batch->pages[i]->number;
     if (!ascending)
-        sort_pages(batch->sorted, count);
+        sort_pages(batch->pages, batch->page_count);
     batch->extents_bound = count_extents(batch);
 }
 
@@ -162,9 +171,9 @@ struct batch *batch_cut(struct batch *batch)
     rest->state = BATCH_SEALED;
     rest->sealed_ns = batch->sealed_ns;
     rest->page_count = batch->page_count - kept;
-    rest->sorted = memory_copy(batch->sorted + kept, rest->page_count * sizeof(struct page *));
+    rest->pages = memory_copy(batch->pages + kept, rest->page_count * sizeof(struct page *));
     for (uint32_t i = 0; i < rest->page_count; i++)
-        rest->sorted[i]->batch = rest;
+        rest->pages[i]->batch = rest;
     rest->charged = (uint64_t)rest->page_count * PAGE_BYTES;
     batch->page_count = kept;
     batch->charged -= rest->charged;

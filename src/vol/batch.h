@@ -49,13 +49,14 @@ struct batch {
     struct gate *gate;
     uint64_t charged; /* of the gate */
 
-    struct list pages; /* page.in_batch; while OPEN */
-    uint32_t page_count;
+    /* OPEN: in the order of writing, NULL where a page was dropped, page_count of them there.
+     * From SEALED on: ascending by number, page_count of them. */
+    struct page **pages;
+    uint32_t page_count, places, capacity;
     uint32_t in_order; /* how many of them came with a write that began where a recent one ended */
     struct zero_set zeroes;
 
     /* From SEALED on: */
-    struct page **sorted; /* ascending by number */
     uint32_t extents_bound; /* how many runs of pages and zero ranges */
     /* UPLOADING, UPLOADED: */
     struct layout layout;

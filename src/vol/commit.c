@@ -199,7 +199,7 @@ static void frames_to_cache(struct volume *volume, uint64_t object_id, uint32_t 
 static void release_batch(struct volume *volume, struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->page_count; i++)
-        dirty_drop(volume->dirty, batch->sorted[i]);
+        dirty_drop(volume->dirty, batch->pages[i]);
     volume->batch_count--;
     volume->zero_batches -= batch->zeroes.count > 0;
     list_remove(&batch->zero_link);

@@ -76,6 +76,8 @@ static int verify(const struct fetch *fetch, uint32_t i, struct error *error)
     struct frame_header header;
     int status =
         frame_verify(fetch->headers[i], &place, payload, (int)wanted->frame->page_count, &header, error);
+    if (MUTANT(damage_is_served))
+        return 0;
     if (status < 0)
         return status;
     if (header.kind != FRAME_PAGES || header.block != wanted->block ||

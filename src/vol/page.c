@@ -151,7 +151,6 @@ static struct slab *slab_map(struct page_pool *pool)
         page->slot = i;
         page->slab = slab;
         page->data = slab->data + (size_t)i * PAGE_BYTES;
-        list_init(&page->in_batch);
     }
     pool->mapped_pages += SLAB_PAGES;
     slab_rank(pool, slab);

@@ -55,8 +55,8 @@ static uint32_t find_survivors(const struct plan *plan, struct survivor **ret_su
     for (uint32_t i = 0; i < plan->batch_count; i++) {
         const struct batch *batch = plan->batches[i];
         for (uint32_t j = 0; j < batch->page_count; j++) {
-            ascending = ascending && (count == 0 || all[count - 1].page->number < batch->sorted[j]->number);
-            all[count++] = (struct survivor){ .page = batch->sorted[j], .batch = i, .index = j };
+            ascending = ascending && (count == 0 || all[count - 1].page->number < batch->pages[j]->number);
+            all[count++] = (struct survivor){ .page = batch->pages[j], .batch = i, .index = j };
         }
     }
     if (!ascending)

@@ -298,7 +298,7 @@ static int replay_and_fence(struct volume *volume, uint64_t committed, struct er
         int status = list_highest(volume, &highest, error);
         if (status < 0)
             return status;
-        if (highest == volume->committed_seq && committed > highest)
+        if (highest == volume->committed_seq && committed > highest && !MUTANT(lost_end_is_served))
             return error_set(error, EBADMSG, "%s: its log is damaged: its register knows of entry %llu, but the store "
                              "has none behind %llu", volume->subject, (unsigned long long)committed,
                              (unsigned long long)highest);

@@ -25,7 +25,7 @@ struct sealing {
 static void lay_out(void *arg)
 {
     struct sealing *sealing = arg;
-    layout_make(sealing->batch->sorted, sealing->batch->page_count, &sealing->batch->layout);
+    layout_make(sealing->batch->pages, sealing->batch->page_count, &sealing->batch->layout);
     layout_seal(&sealing->batch->layout, &sealing->place);
 }
 

@@ -40,6 +40,11 @@ struct host_ops {
     bool (*owner_is_dead)(struct host *host, const struct register_body *body);
 };
 
+/* What a shard must have for requests of up to 32 MiB.  One that is larger than its gate's part is let in alone; so a
+ * READ may hold 32 MiB while it waits for more, and so may a WRITE: with less than both and what they need besides they
+ * could wait for each other for ever. */
+#define VOLUMES_MEMORY_LEAST (UINT64_C(80) << 20)
+
 /* Settings of the engine; all of them have a default in volume_settings_default(). */
 struct volume_settings {
     uint64_t memory_bytes; /* this shard's share: cache, dirty data, data on its way */
@@ -153,6 +158,10 @@ int volume_write_pieces(const struct volume_write *write, uint32_t skip, struct 
 int volume_write_finish_try(struct volume_write *write);
 CO int volume_write_finish(struct volume_write *write, struct error *error);
 void volume_write_abort(struct volume_write *write);
+
+/* The whole WRITE at once, where it changes only pages that were written a moment ago and that nobody but the open batch
+ * has seen: true.  Otherwise false, and nothing was done. */
+bool volume_write_over(struct volume *volume, uint64_t offset, uint32_t length, const uint8_t *payload);
 
 /* TRIM and WRITE_ZEROES: the range reads as zeroes from then on.  Any length.  Zeroes are never stored, so
  * there is nothing to distinguish (NO_HOLE asks for space that cannot run out here). */

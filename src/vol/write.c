@@ -11,6 +11,10 @@
  * anew: merging onto what was fetched could bring back what somebody wrote or
  * trimmed away meanwhile.
  *
+ * What changes only pages of the open batch that nobody else has in hand is
+ * copied into them (volume_write_over): the cheapest way, and the usual one for
+ * what is written over and over.
+ *
  * Zeroes are not stored: a page of zeroes, TRIM and WRITE_ZEROES are ranges in
  * the batch; and where nothing but zeroes was before, not even that.
  *
@@ -329,6 +333,46 @@ int volume_write_finish(struct volume_write *write, struct error *error)
     if (status == -ESHUTDOWN)
         error_set(error, ESHUTDOWN, "%s is not served here any more", volume->subject);
     return status;
+}
+
+/* ---- overwriting ---- */
+
+/* Whether there is nothing but zeroes. */
+static bool bytes_are_zero(const uint8_t *bytes, size_t length)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
+}
+
+bool volume_write_over(struct volume *volume, uint64_t offset, uint32_t length, const uint8_t *payload)
+{
+    assert(length > 0 && offset <= volume->size && length <= volume->size - offset);
+    struct page *pages[BLOCK_PAGES];
+    uint64_t first = offset / PAGE_BYTES, last = (offset + length - 1) / PAGE_BYTES;
+    if (volume->open == NULL || volume->state != VOLUME_SERVING || last - first >= BLOCK_PAGES)
+        return false;
+    uint32_t skip = offset % PAGE_BYTES;
+    const uint8_t *at = payload;
+    for (uint64_t number = first; number <= last; number++) {
+        struct page *page = dirty_page(volume->dirty, number);
+        /* One reference is the batch's: no reply, no other task and no cache has the page in hand. */
+        if (page == NULL || page->batch != volume->open || page->references != 1)
+            return false;
+        pages[number - first] = page;
+        uint32_t from = number == first ? skip : 0;
+        uint32_t left = length - (uint32_t)(at - payload);
+        uint32_t part = PAGE_BYTES - from < left ? PAGE_BYTES - from : left;
+        if (bytes_are_zero(at, part)) /* perhaps a page of zeroes now, which must not be stored */
+            return false;
+        at += part;
+    }
+    at = payload;
+    for (uint64_t number = first; number <= last; number++, skip = 0) {
+        uint32_t left = length - (uint32_t)(at - payload);
+        uint32_t part = PAGE_BYTES - skip < left ? PAGE_BYTES - skip : left;
+        memcpy(pages[number - first]->data + skip, at, part);
+        at += part;
+    }
+    return true;
 }
 
 /* ---- TRIM, WRITE_ZEROES ---- */

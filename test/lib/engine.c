@@ -151,6 +151,8 @@ void fill(uint8_t *bytes, size_t length, uint64_t seed)
 int engine_try_put(struct engine *engine, uint64_t offset, const uint8_t *bytes, uint32_t length)
 {
     struct volume_write write;
+    if (offset % 3 == 0 && volume_write_over(engine->volume, offset, length, bytes))
+        return 0;
     int status = volume_write_begin_try(engine->volume, offset, length, &write);
     if (status == -EAGAIN)
         status = volume_write_begin(engine->volume, offset, length, &write);

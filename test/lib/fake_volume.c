@@ -135,14 +135,19 @@ int volumes_acquire(struct volumes *volumes, const char *name, size_t name_lengt
     return 0;
 }
 
-bool volumes_writers_wait(const struct volumes *volumes)
+bool volume_write_over(struct volume *volume, uint64_t offset, uint32_t length, const uint8_t *payload)
 {
     return false;
 }
 
+bool volumes_writers_wait(const struct volumes *volumes)
+{
+    return fake.writers_wait;
+}
+
 bool volumes_readers_wait(const struct volumes *volumes)
 {
-    return false;
+    return fake.readers_wait;
 }
 
 void volumes_release(struct volumes *volumes, struct volume *volume)

@@ -12,9 +12,11 @@
 struct volumes;
 
 struct fake_controls {
-    bool wait;          /* every _try form says -EAGAIN, and the waiting forms park for a turn */
-    bool hold;          /* acquires, waiting forms and flushes wait until it is false again, or they are cancelled */
-    bool direct;        /* payloads go straight to their place: fast, and half-received ones show */
+    bool wait;         /* every _try form says -EAGAIN, and the waiting forms park for a turn */
+    bool hold;         /* acquires, waiting forms and flushes wait until it is false again, or they are cancelled */
+    bool direct;       /* payloads go straight to their place: fast, and half-received ones show */
+    bool writers_wait; /* as if others waited for memory */
+    bool readers_wait;
     int acquire_code;   /* what volumes_acquire() fails with, and so on; 0: it succeeds */
     int operation_code; /* READ, WRITE's finish, TRIM, … */
     int begin_code;     /* WRITE's begin */

@@ -34,7 +34,8 @@ static bool fetch(struct audit *audit, const char *key, struct object *ret_objec
 {
     struct error error = ERROR_NONE;
     char etag[STORE_ETAG_MAX];
-    if (store_get_whole(audit->store, key, STORE_OBJECT_MAX, &ret_object->bytes, &ret_object->length, etag, &error) == 0)
+    if (store_get_whole(audit->store, key, STORE_OBJECT_MAX, &ret_object->bytes, &ret_object->length, etag, &error) ==
+        0)
         return true;
     sim_fail(audit->sim, "audit: %s", error.story);
     return false;
@@ -269,7 +270,8 @@ bool audit_ownership(struct sim *sim, const char *key, struct audit_ownership *r
     store_close(store);
     if (!found)
         return false;
-    *ret_ownership = (struct audit_ownership){ .process = body.held ? body.process : 0, .epoch = body.epoch };
+    *ret_ownership =
+        (struct audit_ownership){ .process = body.held ? body.process : 0, .epoch = body.epoch, .uuid = body.uuid };
     register_free(&body);
     return true;
 }

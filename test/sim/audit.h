@@ -3,6 +3,7 @@
 #define CAIRN_SIM_AUDIT_H
 
 #include "sim.h"
+#include "vol/format/format.h"
 
 /* Reads every object of the run's store: keys that doc/format.md knows, registers that decode and bear their name, a
  * log without gaps whose chain holds, frames that verify, no page of zeroes stored.  Failures go to sim_fail(). */
@@ -12,6 +13,7 @@ void audit_store(struct sim *sim);
 struct audit_ownership {
     uint64_t process; /* 0: it has let go */
     uint64_t epoch;
+    struct uuid uuid; /* of the volume */
 };
 bool audit_ownership(struct sim *sim, const char *key, struct audit_ownership *ret_ownership);
 uint64_t audit_owner(struct sim *sim, const char *name); /* the process; 0: none */

@@ -50,25 +50,22 @@
 
 #define NEVER UINT64_MAX
 #define PAGE 4096u /* what is written and recovered as a whole */
-/* Entries of one segment. Far more than a scenario ever has in flight or unflushed on one spot. */
-#define ENTRIES_MAX 512
-#define MASK_WORDS (ENTRIES_MAX / 64)
-
 struct write_id {
     uint64_t id; /* 0: the blank disk */
     uint64_t invoked;
     uint64_t offset, length;
     enum checker_content content;
     uint64_t seed;
+    bool lost; /* its connection broke before it was answered */
 };
 
 struct entry {
     const struct write_id *write;
     uint64_t end, done, dead;
     uint64_t dead_by_data; /* the same, where what overwrote it cannot be the same bytes: no zeroes by zeroes */
-    bool initial; /* one of the candidates that the era began with */
-    bool seen; /* an initial one that a read returned */
-    bool dead_durably; /* overwritten by a write that is durable by itself (FUA) */
+    bool initial;          /* one of the candidates that the era began with */
+    bool seen;             /* an initial one that a read returned */
+    bool dead_durably;     /* overwritten by a write that is durable by itself (FUA) */
     bool dead_durably_by_data;
 };
 
@@ -108,19 +105,16 @@ struct checker {
     struct list active;
     struct write_id **writes; /* all, for their memory */
     size_t write_count, write_capacity;
-    struct checker_counts counts;
-};
-
-struct mask {
-    uint64_t words[MASK_WORDS];
 };
 
 /* What a read showed of [start, end), which lies in one segment. */
 struct observation {
     uint64_t start, end;
-    uint32_t matches; /* how many entries fit */
-    uint32_t match; /* one of them */
-    struct mask mask; /* all of them */
+    uint32_t length;      /* of its first piece, within one page */
+    const uint8_t *bytes; /* that piece */
+    uint32_t matches;     /* how many entries fit */
+    uint32_t match;       /* one of them */
+    uint64_t digest;      /* of which ones: pieces of one segment with equal digests show the same */
 };
 
 struct observations {
@@ -211,7 +205,6 @@ static void entry_add(struct segment *segment, const struct entry *entry)
         segment->capacity = segment->capacity == 0 ? 2 : segment->capacity * 2;
         segment->entries = memory_resize(segment->entries, segment->capacity, sizeof segment->entries[0]);
     }
-    assert(segment->count < ENTRIES_MAX);
     segment->entries[segment->count++] = *entry;
 }
 
@@ -281,7 +274,6 @@ static struct checker_era *era_new(struct checker *checker, uint64_t epoch)
     era->capacity = 16;
     era->segments = memory_array(era->capacity, sizeof era->segments[0]);
     list_push_back(&checker->eras, &era->link);
-    checker->counts.eras++;
     return era;
 }
 
@@ -315,8 +307,7 @@ static void era_inherit(struct checker_era *era, struct checker_era *parent)
 struct checker_era *checker_era(struct checker *checker, uint64_t epoch)
 {
     struct checker_era *below = NULL;
-    list_for_each(node, &checker->eras)
-    {
+    list_for_each (node, &checker->eras) {
         struct checker_era *era = container_of(node, struct checker_era, link);
         if (era->epoch == epoch)
             return era;
@@ -329,18 +320,25 @@ struct checker_era *checker_era(struct checker *checker, uint64_t epoch)
     return era;
 }
 
-uint64_t checker_era_epoch(const struct checker_era *era)
+static void end_unanswered(struct checker_era *era, bool only_lost)
 {
-    return era->epoch;
+    uint64_t now = ++era->checker->clock;
+    for (size_t i = 0; i < era->count; i++) {
+        struct segment *segment = &era->segments[i];
+        for (uint32_t k = 0; k < segment->count; k++)
+            if (segment->entries[k].end == NEVER && (segment->entries[k].write->lost || !only_lost))
+                segment->entries[k].end = now;
+    }
 }
 
 void checker_era_ended(struct checker_era *era)
 {
-    uint64_t now = ++era->checker->clock;
-    for (size_t i = 0; i < era->count; i++)
-        for (uint32_t k = 0; k < era->segments[i].count; k++)
-            if (era->segments[i].entries[k].end == NEVER)
-                era->segments[i].entries[k].end = now;
+    end_unanswered(era, false);
+}
+
+void checker_era_lost_are_over(struct checker_era *era)
+{
+    end_unanswered(era, true);
 }
 
 static bool era_descends(const struct checker_era *era, const struct checker_era *ancestor)
@@ -373,8 +371,10 @@ static bool era_strike(struct checker_era *era, const struct write_id *write, ui
             entry_remove(segment, k--);
         }
         if (segment->count == 0) {
-            snprintf(ret_story, CHECKER_STORY_MAX, "nothing is left that byte %" PRIu64 " may hold in epoch %" PRIu64,
-                     segment->start, era->epoch);
+            snprintf(ret_story, CHECKER_STORY_MAX,
+                     "epoch %" PRIu64 " acknowledged something at byte %" PRIu64 " as durable that epoch %" PRIu64
+                     " cannot have: it took over before that was written",
+                     owner_epoch, segment->start, era->epoch);
             return false;
         }
     }
@@ -391,8 +391,7 @@ static bool era_tell_descendants(struct checker_era *era, char *ret_story)
             const struct entry *entry = &era->segments[i].entries[k];
             if (!lost_to_others(era, entry))
                 continue;
-            list_for_each(node, &era->checker->eras)
-            {
+            list_for_each (node, &era->checker->eras) {
                 struct checker_era *other = container_of(node, struct checker_era, link);
                 if (era_descends(other, era) && !era_strike(other, entry->write, era->segments[i].start,
                                                             segment_end(era, i), era->epoch, ret_story))
@@ -455,28 +454,16 @@ void checker_free(struct checker *checker)
 {
     if (checker == NULL)
         return;
-    list_for_each_safe(op, &checker->active)
-    {
+    list_for_each_safe (op, &checker->active) {
         free(container_of(op, struct checker_op, link));
     }
-    list_for_each_safe(era, &checker->eras)
-    {
+    list_for_each_safe (era, &checker->eras) {
         era_free(container_of(era, struct checker_era, link));
     }
     for (size_t i = 0; i < checker->write_count; i++)
         free(checker->writes[i]);
     free(checker->writes);
     free(checker);
-}
-
-uint64_t checker_size(const struct checker *checker)
-{
-    return checker->size;
-}
-
-struct checker_counts checker_read_counts(const struct checker *checker)
-{
-    return checker->counts;
 }
 
 static struct checker_op *op_begin(struct checker_era *era, enum op_kind kind, uint64_t offset, uint64_t length)
@@ -509,11 +496,9 @@ struct checker_op *checker_write_begin(struct checker_era *era, uint64_t offset,
         return op;
     segment_split(era, offset + length);
     for (size_t i = segment_split(era, offset); i < era->count && era->segments[i].start < offset + length; i++)
-        entry_add(&era->segments[i], &(struct entry){ .write = op->write,
-                                                      .end = NEVER,
-                                                      .done = NEVER,
-                                                      .dead = NEVER,
-                                                      .dead_by_data = NEVER });
+        entry_add(
+            &era->segments[i],
+            &(struct entry){ .write = op->write, .end = NEVER, .done = NEVER, .dead = NEVER, .dead_by_data = NEVER });
     return op;
 }
 
@@ -547,7 +532,6 @@ static void segment_settle(struct segment *segment, struct entry *entry, uint64_
 
 static bool era_flushed(struct checker_era *era, uint64_t sent, char *ret_story)
 {
-    era->checker->counts.flushes++;
     if (sent > era->flushed_before)
         era->flushed_before = sent;
     return era_tell_descendants(era, ret_story);
@@ -560,7 +544,6 @@ bool checker_write_end(struct checker_op *op, char ret_story[CHECKER_STORY_MAX])
     uint64_t now = ++era->checker->clock, invoked = op->invoked, end = op->offset + op->length;
     const struct write_id *write = op->write;
     bool fua = op->fua;
-    era->checker->counts.writes++;
     if (op->length > 0) {
         for (size_t i = segment_find(era, op->offset); i < era->count && era->segments[i].start < end; i++) {
             struct segment *segment = &era->segments[i];
@@ -594,8 +577,7 @@ bool checker_flush_end(struct checker_op *op, char ret_story[CHECKER_STORY_MAX])
 
 bool checker_era_released(struct checker *checker, uint64_t epoch, char ret_story[CHECKER_STORY_MAX])
 {
-    list_for_each(node, &checker->eras)
-    {
+    list_for_each (node, &checker->eras) {
         struct checker_era *era = container_of(node, struct checker_era, link);
         if (era->epoch == epoch)
             return era_flushed(era, ++checker->clock, ret_story);
@@ -620,6 +602,8 @@ void checker_op_failed(struct checker_op *op)
 void checker_op_lost(struct checker_op *op)
 {
     ++op->era->checker->clock;
+    if (op->kind == OP_WRITE)
+        op->write->lost = true;
     op_free(op);
 }
 
@@ -637,10 +621,10 @@ static void tell_mismatch(const struct checker_era *era, const struct segment *s
     int at = snprintf(ret_story, CHECKER_STORY_MAX, "epoch %" PRIu64 ": bytes %" PRIu64 " + %" PRIu32 " hold ",
                       era->epoch, offset, length);
     if (found != NULL)
-        at += snprintf(ret_story + at, (size_t)(CHECKER_STORY_MAX - at),
-                       "write %" PRIu64 " (%s; bytes %" PRIu64 " + %" PRIu64 ", invoked at %" PRIu64 ")", found->id,
-                       found->content == CONTENT_ZERO ? "zeroes" : "data", found->offset, found->length,
-                       found->invoked);
+        at +=
+            snprintf(ret_story + at, (size_t)(CHECKER_STORY_MAX - at),
+                     "write %" PRIu64 " (%s; bytes %" PRIu64 " + %" PRIu64 ", invoked at %" PRIu64 ")", found->id,
+                     found->content == CONTENT_ZERO ? "zeroes" : "data", found->offset, found->length, found->invoked);
     else
         at += snprintf(ret_story + at, (size_t)(CHECKER_STORY_MAX - at), "what nobody wrote (%02x %02x %02x %02x…)",
                        bytes[0], length > 1 ? bytes[1] : 0, length > 2 ? bytes[2] : 0, length > 3 ? bytes[3] : 0);
@@ -653,19 +637,22 @@ static void tell_mismatch(const struct checker_era *era, const struct segment *s
     }
 }
 
-/* Finds which entries of `segment` fit the bytes; false when none does that is allowed. */
-static bool observe_piece(const struct checker_era *era, const struct segment *segment, uint64_t began,
-                          uint64_t offset, uint32_t length, const uint8_t *bytes, struct observation *ret_seen,
-                          char *ret_story)
+static bool entry_fits(const struct entry *entry, const struct observation *seen, uint64_t began)
 {
-    *ret_seen = (struct observation){ .start = offset, .end = offset + length };
+    return entry->dead >= began && content_matches(entry->write, seen->start, seen->length, seen->bytes);
+}
+
+/* Finds which entries of `segment` fit the bytes; false when none does that is allowed. */
+static bool observe_piece(const struct checker_era *era, const struct segment *segment, uint64_t began, uint64_t offset,
+                          uint32_t length, const uint8_t *bytes, struct observation *ret_seen, char *ret_story)
+{
+    *ret_seen = (struct observation){ .start = offset, .end = offset + length, .length = length, .bytes = bytes };
     for (uint32_t k = segment->count; k-- > 0;) {
-        const struct entry *entry = &segment->entries[k];
-        if (entry->dead < began || !content_matches(entry->write, offset, length, bytes))
+        if (!entry_fits(&segment->entries[k], ret_seen, began))
             continue;
         ret_seen->matches++;
         ret_seen->match = k;
-        ret_seen->mask.words[k / 64] |= UINT64_C(1) << (k % 64);
+        ret_seen->digest += hash_u64(k + UINT64_C(1));
     }
     if (ret_seen->matches > 0)
         return true;
@@ -744,11 +731,6 @@ static bool read_compare(struct checker_era *era, const struct checker_op *op, c
     return true;
 }
 
-static bool mask_has(const struct mask *mask, uint32_t index)
-{
-    return (mask->words[index / 64] >> (index % 64) & 1) != 0;
-}
-
 /* Whether the observation tells anything that the segment's entries do not say yet. */
 static bool observation_is_news(const struct segment *segment, const struct observation *seen, uint64_t began)
 {
@@ -758,7 +740,8 @@ static bool observation_is_news(const struct segment *segment, const struct obse
             return true;
     }
     for (uint32_t k = 0; k < segment->count; k++)
-        if (!mask_has(&seen->mask, k) && segment->entries[k].end < began && segment->entries[k].dead == NEVER)
+        if (segment->entries[k].end < began && segment->entries[k].dead == NEVER &&
+            !entry_fits(&segment->entries[k], seen, began))
             return true;
     return false;
 }
@@ -766,25 +749,31 @@ static bool observation_is_news(const struct segment *segment, const struct obse
 /* Second pass, for one observation that has a segment of its own by now. */
 static void observation_apply(struct segment *segment, const struct observation *seen, uint64_t began, uint64_t now)
 {
-    bool all_initial = true;
     bool by_data = seen->matches == 1 && segment->entries[seen->match].write->content == CONTENT_DATA;
-    for (uint32_t k = 0; k < segment->count; k++) {
-        if (mask_has(&seen->mask, k))
+    bool all_initial = true;
+    for (uint32_t k = 0; k < segment->count; k++)
+        if (entry_fits(&segment->entries[k], seen, began))
             all_initial = all_initial && segment->entries[k].initial;
-        else if (segment->entries[k].end < began)
-            entry_kill(&segment->entries[k], now, by_data);
-    }
-    if (seen->matches == 1) {
-        struct entry *match = &segment->entries[seen->match];
-        match->seen = match->initial;
-        segment_settle(segment, match, now);
-    }
-    if (!all_initial)
-        return;
-    /* The era began with one of those that fit: the other candidates never were its content. */
-    for (uint32_t k = segment->count; k-- > 0;)
-        if (segment->entries[k].initial && !mask_has(&seen->mask, k))
+    /* Where only initial entries fit, the era began with one of them: the others never were its content. */
+    for (uint32_t k = segment->count; k-- > 0;) {
+        struct entry *entry = &segment->entries[k];
+        if (entry_fits(entry, seen, began))
+            continue;
+        if (all_initial && entry->initial)
             entry_remove(segment, k);
+        else if (entry->end < began)
+            entry_kill(entry, now, by_data);
+    }
+    if (seen->matches != 1)
+        return;
+    for (uint32_t k = 0; k < segment->count; k++) {
+        struct entry *entry = &segment->entries[k];
+        if (entry_fits(entry, seen, began)) {
+            entry->seen = entry->initial;
+            segment_settle(segment, entry, now);
+            return;
+        }
+    }
 }
 
 bool checker_read_end(struct checker_op *op, const uint8_t *bytes, char ret_story[CHECKER_STORY_MAX])
@@ -794,15 +783,13 @@ bool checker_read_end(struct checker_op *op, const uint8_t *bytes, char ret_stor
     struct checker *checker = era->checker;
     uint64_t now = ++checker->clock, began = op->invoked;
     struct observations all = { .items = NULL };
-    checker->counts.reads++;
-    checker->counts.bytes_read += op->length;
     bool fine = read_compare(era, op, bytes, &all, ret_story);
     op_free(op);
     for (size_t i = 0; fine && i < all.count;) {
         struct observation seen = all.items[i++];
         size_t index = segment_find(era, seen.start);
         while (i < all.count && all.items[i].start < segment_end(era, index) && all.items[i].matches == seen.matches &&
-               memcmp(&all.items[i].mask, &seen.mask, sizeof seen.mask) == 0)
+               all.items[i].digest == seen.digest)
             seen.end = all.items[i++].end;
         if (!observation_is_news(&era->segments[index], &seen, began))
             continue;
@@ -819,8 +806,7 @@ void checker_touched(const struct checker *checker, void (*visit)(void *arg, uin
                      void *arg)
 {
     const struct checker_era *latest = NULL;
-    list_for_each(node, &checker->eras)
-    {
+    list_for_each (node, &checker->eras) {
         const struct checker_era *era = container_of(node, struct checker_era, link);
         if (latest == NULL || era->epoch > latest->epoch)
             latest = era;

@@ -13,25 +13,23 @@
 
 #define CHECKER_STORY_MAX 1024
 
-struct checker; /* of one disk */
+struct checker;     /* of one disk */
 struct checker_era; /* what clients of one owner (epoch) of the disk may see */
-struct checker_op; /* an operation that is under way */
+struct checker_op;  /* an operation that is under way */
 
 enum checker_content {
-    CONTENT_DATA, /* bytes that tell the write and the place */
-    CONTENT_ZERO, /* a trim, a write of zeroes, or data that are all zero */
+    CONTENT_DATA,  /* bytes that tell the write and the place */
+    CONTENT_ZERO,  /* a trim, a write of zeroes, or data that are all zero */
     CONTENT_MIXED, /* as CONTENT_DATA, with some whole pages of zeroes */
 };
 
 /* `size`: bytes of the disk.  Contents of disks with different salts differ. */
 struct checker *checker_new(uint64_t size, uint64_t salt);
 void checker_free(struct checker *checker);
-uint64_t checker_size(const struct checker *checker);
 
 /* The era of `epoch`; made from the one with the next lower epoch when it is new: to be called as soon as a client
  * was told that it is served by that owner. */
 struct checker_era *checker_era(struct checker *checker, uint64_t epoch);
-uint64_t checker_era_epoch(const struct checker_era *era);
 /* The owner has given the volume back in good order: everything that was answered until now is durable. */
 bool checker_era_released(struct checker *checker, uint64_t epoch, char ret_story[CHECKER_STORY_MAX]);
 /* The owner's process is gone: what was unanswered takes no effect any more. */
@@ -51,16 +49,13 @@ bool checker_read_end(struct checker_op *op, const uint8_t *bytes, char ret_stor
 bool checker_flush_end(struct checker_op *op, char ret_story[CHECKER_STORY_MAX]);
 /* Answered with an error: a write may have taken effect until now, not later. */
 void checker_op_failed(struct checker_op *op);
-/* Never answered (the connection broke): a write may take effect until its era ends. */
+/* Never answered (the connection broke): a write may take effect until its era ends, or until this is called:
+ * the server has finished with all connections that broke. */
 void checker_op_lost(struct checker_op *op);
+void checker_era_lost_are_over(struct checker_era *era);
 
 /* Visits the runs of the disk that were ever written or zeroed in the latest era, in order. */
 void checker_touched(const struct checker *checker, void (*visit)(void *arg, uint64_t offset, uint64_t length),
                      void *arg);
-
-struct checker_counts {
-    uint64_t reads, bytes_read, writes, flushes, eras;
-};
-struct checker_counts checker_read_counts(const struct checker *checker);
 
 #endif

@@ -44,7 +44,7 @@ struct request {
     uint32_t length;
     enum checker_content content;
     struct checker_op *op; /* NULL: CACHE and wrong ones */
-    uint8_t *bytes; /* payload or destination */
+    uint8_t *bytes;        /* payload or destination */
     uint32_t filled;
     uint32_t error; /* of one of its chunks */
     uint32_t expected_error;
@@ -65,9 +65,9 @@ struct client {
     struct cable cable;
     struct wire wire;
     struct checker_era *era;
-    bool calm; /* made when the run was calm: nothing may fail */
+    bool calm;    /* made when the run was calm: nothing may fail */
     bool leaving; /* the end of the stream is expected */
-    bool broken; /* no more requests */
+    bool broken;  /* no more requests */
     struct group receiving;
     struct request requests[CLIENT_DEPTH_MAX];
     uint32_t in_flight;
@@ -144,7 +144,7 @@ static void request_free(struct client *client, struct request *request)
 /* Errors that a lawful request may get while things break. */
 static bool error_is_excusable(uint32_t error)
 {
-    return error == WIRE_EIO || error == WIRE_ESHUTDOWN;
+    return error == WIRE_EIO || error == WIRE_ENOSPC || error == WIRE_ESHUTDOWN;
 }
 
 static void request_failed(struct client *client, struct request *request, uint32_t error)
@@ -221,10 +221,13 @@ static void receive_task(void *arg)
         if (client->in_flight > 0)
             watch_silence(client, true);
         struct request *request = request_find(client, reply.handle);
+        assert(request != NULL);
         if (reply.error != 0)
             request->error = reply.error;
         if (reply.done)
             request_answered(client, request);
+        if (client->profile.deaf_ns > 0 && world_random(client->sim->world, 16) == 0)
+            sleep_ns(world_random(client->sim->world, client->profile.deaf_ns));
     }
     sim_trace(client->sim, "c%d stream ended: %d", client->number, code);
     if (code == -EPROTO)
@@ -318,7 +321,8 @@ static void pick_huge(struct client *client, struct request *request)
     uint64_t length = size - offset < most ? size - offset : most;
     request->command = world_random(client->sim->world, 2) == 0 ? WIRE_TRIM : WIRE_WRITE_ZEROES;
     request->offset = offset;
-    request->length = (uint32_t)(world_random(client->sim->world, 2) == 0 ? length : sim_spread(client->sim, 1, length));
+    request->length =
+        (uint32_t)(world_random(client->sim->world, 2) == 0 ? length : sim_spread(client->sim, 1, length));
 }
 
 static enum client_request pick_kind(struct client *client)
@@ -336,7 +340,7 @@ static enum client_request pick_kind(struct client *client)
 static void pick_request(struct client *client, struct request *request)
 {
     static const enum wire_command commands[] = {
-        [CLIENT_READ] = WIRE_READ, [CLIENT_WRITE] = WIRE_WRITE, [CLIENT_FLUSH] = WIRE_FLUSH,
+        [CLIENT_READ] = WIRE_READ, [CLIENT_WRITE] = WIRE_WRITE,       [CLIENT_FLUSH] = WIRE_FLUSH,
         [CLIENT_TRIM] = WIRE_TRIM, [CLIENT_ZERO] = WIRE_WRITE_ZEROES, [CLIENT_CACHE] = WIRE_CACHE,
     };
     request->kind = pick_kind(client);
@@ -553,6 +557,8 @@ CO static int connect_to_home(struct client *client)
     }
     client->disk->refusals = 0;
     client->era = checker_era(client->disk->checker, epoch);
+    if (node_has_one_connection(client->node))
+        checker_era_lost_are_over(client->era);
     group_spawn(&client->receiving, "receive", receive_task, client);
     return 0;
 }
@@ -576,9 +582,11 @@ CO static void one_connection(struct client *client)
     uint64_t count = calm ? client->profile.calm_requests
                           : sim_between(sim, client->profile.requests_least, client->profile.requests_most);
     uint64_t burst = 0;
-    for (uint64_t i = 0; i < count && may_go_on(client); i++, burst--) {
+    for (uint64_t i = 0; i < count; i++, burst--) {
         if (burst == 0 && i > 0)
             sleep_ns(world_random(sim->world, client->profile.think_ns + 1));
+        if (!may_go_on(client))
+            break;
         if (burst == 0)
             burst = sim_between(sim, 1, client->profile.burst);
         if (one_request(client, NULL) < 0)
@@ -586,8 +594,8 @@ CO static void one_connection(struct client *client)
     }
     if (calm) {
         const struct request flush = { .kind = CLIENT_FLUSH, .command = WIRE_FLUSH };
-        client->done = wait_all_answered(client) == 0 && one_request(client, &flush) == 0 &&
-                       wait_all_answered(client) == 0;
+        client->done =
+            wait_all_answered(client) == 0 && one_request(client, &flush) == 0 && wait_all_answered(client) == 0;
     }
     leave(client);
     disconnect(client);
@@ -696,7 +704,7 @@ CO static int verify_range(struct client *client, const struct range *range)
     return 0;
 }
 
-CO void client_verify(struct sim *sim, struct disk *disk)
+CO void client_verify(struct sim *sim, struct disk *disk, bool damaged)
 {
     const struct client_profile profile = { .depth = 8 };
     const struct request flush = { .kind = CLIENT_FLUSH, .command = WIRE_FLUSH };
@@ -704,10 +712,12 @@ CO void client_verify(struct sim *sim, struct disk *disk)
     struct ranges ranges = { .client = client };
     int code = connect_to_home(client);
     if (code < 0) {
-        sim_fail(sim, "a fresh server does not serve '%s' although all is healed: %d", disk->name, code);
+        if (!damaged)
+            sim_fail(sim, "a fresh server does not serve '%s' although all is healed: %d", disk->name, code);
         client_free(client);
         return;
     }
+    client->calm = !damaged;
     checker_touched(disk->checker, ranges_collect, &ranges);
     for (int i = 0; i < 4; i++) {
         uint64_t length = disk->size < 65536 ? disk->size : 65536;

@@ -21,6 +21,9 @@
 #define CRASH_SEED 4711
 #define KINDS 3
 #define POINTS_PER_REQUEST (CRASH_MOMENTS * KINDS)
+/* A point plus n times this: the same, and a crash n requests later. */
+#define PAIR_STRIDE UINT64_C(100000)
+#define SECOND_MAX 30 /* the successor has taken over and served by then */
 #define MIB (UINT64_C(1) << 20)
 
 static void fixed_plan(struct plan *ret_plan)
@@ -78,10 +81,11 @@ bool crash_points_one(uint64_t point, bool verbose)
     static char what[64];
     struct plan plan;
     struct sim *sim = sim_new(CRASH_SEED, verbose);
-    uint64_t kind = point % KINDS;
+    uint64_t first = point % PAIR_STRIDE, kind = first % KINDS;
     fixed_plan(&plan);
-    plan.crash_at = point / POINTS_PER_REQUEST + 1;
-    plan.crash_moment = (int)(point / KINDS % CRASH_MOMENTS);
+    plan.crash_at = first / POINTS_PER_REQUEST + 1;
+    plan.crash_again = point / PAIR_STRIDE;
+    plan.crash_moment = (int)(first / KINDS % CRASH_MOMENTS);
     plan.successor_breaks = kind > 0;
     plan.pause_instead = kind == 2;
     snprintf(what, sizeof what, "crash point %" PRIu64, point);
@@ -100,4 +104,22 @@ struct runner_result crash_points_run(int jobs)
         return (struct runner_result){ .failed = 1 };
     printf("%" PRIu64 " store requests, %d points each\n", requests, POINTS_PER_REQUEST);
     return runner_run(one_point, NULL, 0, requests * POINTS_PER_REQUEST, jobs, true);
+}
+
+struct pairs {
+    uint64_t points;
+};
+
+static bool one_pair(void *arg, uint64_t number)
+{
+    const struct pairs *pairs = arg;
+    return crash_points_one(number % pairs->points + (number / pairs->points + 1) * PAIR_STRIDE, false);
+}
+
+struct runner_result crash_pairs_run(int jobs)
+{
+    struct pairs pairs = { .points = count_requests() * POINTS_PER_REQUEST };
+    if (pairs.points == 0)
+        return (struct runner_result){ .failed = 1 };
+    return runner_run(one_pair, &pairs, 0, pairs.points * SECOND_MAX, jobs, true);
 }

@@ -4,6 +4,7 @@
  *     sim --seed S [-v]                       one of them again, with its whole trace
  *     sim --check-determinism [--seeds N]     runs twice: the same seed gives the same trace
  *     sim --crash-points [--jobs J]           an accident at every store request of a short run
+ *     sim --crash-pairs [--jobs J]            the same, with a second crash soon after: takes minutes
  *     sim --mutants [--search N]              deliberate bugs: each must be caught
  *     sim --only MUTANT --seed S [-v]         how one of them breaks a run
  *
@@ -25,13 +26,14 @@
 #include "seeds.h"
 
 #define DEFAULT_JOBS 2
+#define DEFAULT_SEARCH 100 /* seeds for a mutant that its recorded one does not catch any more */
 
 static int usage(FILE *out, int status)
 {
     fputs("usage: sim --seeds N [--first S] [--jobs J]\n"
           "       sim --seed S [-v]\n"
           "       sim --check-determinism [--seeds N] [--first S] [--jobs J]\n"
-          "       sim --crash-points [--jobs J] [--point P [-v]]\n"
+          "       sim --crash-points | --crash-pairs [--jobs J] [--point P [-v]]\n"
           "       sim --mutants [--file FILE] [--only NAME] [--search N]\n"
           "       sim --only NAME --seed S [-v]\n",
           out);
@@ -46,7 +48,7 @@ static int tell(struct runner_result result)
 
 struct options {
     uint64_t seeds, first, seed, search, point;
-    bool has_seed, has_point, verbose, determinism, crash_points, mutants;
+    bool has_seed, has_point, verbose, determinism, crash_points, pairs, mutants;
     int jobs;
     const char *file, *only;
 };
@@ -54,14 +56,23 @@ struct options {
 static bool parse(int argc, char **argv, struct options *ret_options)
 {
     static const struct option longs[] = {
-        { "seeds", required_argument, NULL, 'n' },      { "first", required_argument, NULL, 'f' },
-        { "seed", required_argument, NULL, 's' },       { "jobs", required_argument, NULL, 'j' },
-        { "check-determinism", no_argument, NULL, 'd' }, { "crash-points", no_argument, NULL, 'c' },
-        { "point", required_argument, NULL, 'p' },      { "mutants", no_argument, NULL, 'm' },
-        { "file", required_argument, NULL, 'F' },       { "only", required_argument, NULL, 'o' },
-        { "search", required_argument, NULL, 'S' },     { NULL, 0, NULL, 0 },
+        { "seeds", required_argument, NULL, 'n' },
+        { "first", required_argument, NULL, 'f' },
+        { "seed", required_argument, NULL, 's' },
+        { "jobs", required_argument, NULL, 'j' },
+        { "check-determinism", no_argument, NULL, 'd' },
+        { "crash-points", no_argument, NULL, 'c' },
+        { "point", required_argument, NULL, 'p' },
+        { "crash-pairs", no_argument, NULL, 'P' },
+        { "mutants", no_argument, NULL, 'm' },
+        { "file", required_argument, NULL, 'F' },
+        { "only", required_argument, NULL, 'o' },
+        { "search", required_argument, NULL, 'S' },
+        { NULL, 0, NULL, 0 },
     };
-    struct options options = { .seeds = 100, .first = 1, .jobs = DEFAULT_JOBS, .file = MUTANTS_FILE };
+    struct options options = {
+        .seeds = 100, .first = 1, .jobs = DEFAULT_JOBS, .search = DEFAULT_SEARCH, .file = MUTANTS_FILE
+    };
     int letter;
     while ((letter = getopt_long(argc, argv, "v", longs, NULL)) != -1) {
         uint64_t number = optarg != NULL ? strtoull(optarg, NULL, 10) : 0;
@@ -88,6 +99,10 @@ static bool parse(int argc, char **argv, struct options *ret_options)
         case 'p':
             options.point = number;
             options.has_point = true;
+            break;
+        case 'P':
+            options.crash_points = true;
+            options.pairs = true;
             break;
         case 'm':
             options.mutants = true;
@@ -124,7 +139,7 @@ int main(int argc, char **argv)
     if (options.crash_points && options.has_point)
         return crash_points_one(options.point, options.verbose) ? 0 : 1;
     if (options.crash_points)
-        return tell(crash_points_run(options.jobs));
+        return tell(options.pairs ? crash_pairs_run(options.jobs) : crash_points_run(options.jobs));
     if (options.has_seed)
         return seed_run(options.seed, options.verbose) ? 0 : 1;
     return tell(runner_run(options.determinism ? seed_twice : seed_quietly, NULL, options.first, options.seeds,

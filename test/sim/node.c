@@ -38,11 +38,9 @@ static void on_volume_event(struct node *node, struct disk *disk, const char *te
     if (begins_with(text, "open") && (asked >> epoch % 64 & 1) == 0)
         sim_fail(node->sim, "%s serves '%s' and has not looked whether the register names it since it took it",
                  node->name, disk->name);
-    if (begins_with(text, "released") &&
-        !checker_era_released(disk->checker, node_epoch(node, disk->name), story))
+    if (begins_with(text, "released") && !checker_era_released(disk->checker, node_epoch(node, disk->name), story))
         sim_fail(node->sim, "%s released '%s': %s", node->name, disk->name, story);
-    if (begins_with(text, "another owner has taken it") &&
-        audit_owner(node->sim, disk->name) == node->process)
+    if (begins_with(text, "another owner has taken it") && audit_owner(node->sim, disk->name) == node->process)
         sim_fail(node->sim, "%s, the lawful owner of '%s', believes to be fenced: %s", node->name, disk->name, text);
 }
 
@@ -97,8 +95,7 @@ static bool host_owner_is_dead(struct host *host, const struct register_body *bo
     boot_id_of(self->setup.host, boot_id);
     if (memcmp(boot_id, body->boot_id, BOOT_ID_BYTES) != 0)
         return false;
-    list_for_each(link, &self->sim->nodes)
-    {
+    list_for_each (link, &self->sim->nodes) {
         const struct node *node = container_of(link, struct node, link);
         if (node->process == body->lock_inode)
             return !node_alive(node);
@@ -129,8 +126,7 @@ struct node *node_start(struct sim *sim, const struct node_setup *setup)
     node->events.least = EVENT_DEBUG;
     node->fault = store_fault_new(sim->world, store_mem_open(sim->mem), &setup->faults);
     node->tap = tap_new(node, node->fault);
-    node->volumes =
-        volumes_new(node->loop, tap_store(node->tap), &node->host, &node->events, &node->setup.volume);
+    node->volumes = volumes_new(node->loop, tap_store(node->tap), &node->host, &node->events, &node->setup.volume);
     const struct nbd_wiring wiring = {
         .loop = node->loop,
         .volumes = node->volumes,
@@ -189,7 +185,7 @@ void node_crash(struct node *node)
     node->state = NODE_CRASHING;
     tap_cut(node->tap);
     store_fault_cut(node->fault);
-    list_for_each(link, &node->cables)
+    list_for_each (link, &node->cables)
         channel_sim_cut(container_of(link, struct cable, link)->channel);
     /* A shutdown under way unwinds by itself (see stop_task). */
     if (!stopping)
@@ -249,11 +245,10 @@ void node_stop(struct node *node, uint64_t patience_ns)
 
 void nodes_end(struct sim *sim)
 {
-    list_for_each(link, &sim->nodes)
+    list_for_each (link, &sim->nodes)
         node_crash(container_of(link, struct node, link));
     world_run(sim->world, world_now_ns(sim->world) + 3600 * NS_PER_S);
-    list_for_each_safe(link, &sim->nodes)
-    {
+    list_for_each_safe (link, &sim->nodes) {
         struct node *node = container_of(link, struct node, link);
         assert(node->state == NODE_GONE);
         list_remove(&node->link);
@@ -270,6 +265,7 @@ void node_weather(struct node *node, enum node_weather weather)
         faults = (struct fault_settings){ .way_there = faults.way_there, .way_back = faults.way_back };
     if (weather == NODE_WEATHER_OUTAGE)
         faults.lost_permille = 1000;
+    tap_set_full(node->tap, weather == NODE_WEATHER_FULL);
     sim_trace(node->sim, "%s has weather %d", node->name, (int)weather);
     store_fault_change(node->fault, &faults);
 }
@@ -287,7 +283,8 @@ static void create_task(void *arg)
     struct volume *volume;
     struct error error = ERROR_NONE;
     struct node *node = creation->node;
-    while (volumes_acquire(node->volumes, creation->name, strlen(creation->name), creation->size, &volume, &error) < 0) {
+    while (volumes_acquire(node->volumes, creation->name, strlen(creation->name), creation->size, &volume, &error) <
+           0) {
         sim_trace(node->sim, "%s cannot create %s: %s", node->name, creation->name, error.story);
         sleep_ns(100 * NS_PER_MS);
     }
@@ -328,6 +325,11 @@ void node_disconnect(struct cable *cable)
     list_remove(&cable->link);
 }
 
+bool node_has_one_connection(const struct node *node)
+{
+    return node_alive(node) && nbd_service_read_counts(node->service).connections == 1;
+}
+
 struct epoch_search {
     char subject[SIM_NAME_MAX + 16];
     uint64_t epoch;
@@ -348,4 +350,18 @@ uint64_t node_epoch(const struct node *node, const char *name)
     snprintf(search.subject, sizeof search.subject, "volume '%s'", name);
     volumes_walk(node->volumes, compare_epoch, &search);
     return search.epoch;
+}
+
+static void look_for_unsettled(void *arg, struct volume *volume)
+{
+    if (volume_read_counts(volume).uncommitted_batches > 0)
+        snprintf(arg, SIM_NAME_MAX, "%s", volume_subject(volume));
+}
+
+bool node_settled(const struct node *node, char *ret_volume)
+{
+    ret_volume[0] = '\0';
+    if (node_alive(node))
+        volumes_walk(node->volumes, look_for_unsettled, ret_volume);
+    return ret_volume[0] == '\0';
 }

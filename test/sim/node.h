@@ -19,7 +19,7 @@ enum node_state {
     NODE_PAUSED,
     NODE_STOPPING, /* a clean shutdown is under way */
     NODE_CRASHING, /* cut off from everything; its tasks are unwinding */
-    NODE_GONE, /* its memory is freed, but for this struct */
+    NODE_GONE,     /* its memory is freed, but for this struct */
 };
 
 struct node_setup {
@@ -46,11 +46,11 @@ struct node {
     struct store *fault; /* below the tap */
     struct volumes *volumes;
     struct nbd_service *service;
-    struct group group; /* crash, shutdown */
-    struct list cables; /* struct cable: connections of clients */
+    struct group group;            /* crash, shutdown */
+    struct list cables;            /* struct cable: connections of clients */
     uint64_t asked[SIM_DISKS_MAX]; /* bit (epoch % 64): it asked for the disk's register when that was of this epoch */
-    struct waitq ended; /* of sim->outside: it is GONE */
-    int shutdown_code; /* of a clean shutdown: what volumes_shutdown() said */
+    struct waitq ended;            /* of sim->outside: it is GONE */
+    int shutdown_code;             /* of a clean shutdown: what volumes_shutdown() said */
     char shutdown_story[ERROR_STORY_MAX];
 };
 
@@ -74,15 +74,22 @@ void node_resume(struct node *node);
 void node_stop(struct node *node, uint64_t patience_ns);
 bool node_alive(const struct node *node); /* UP, PAUSED or STOPPING */
 
-/* Its way to the store: as its setup says, broken altogether, or with delays only.  Harmless when it is gone. */
-enum node_weather { NODE_WEATHER_DRAWN, NODE_WEATHER_OUTAGE, NODE_WEATHER_FAIR };
+/* Its way to the store: as its setup says; broken altogether; to a store that is full; or with delays only.  Harmless
+ * when it is gone. */
+enum node_weather { NODE_WEATHER_DRAWN, NODE_WEATHER_OUTAGE, NODE_WEATHER_FULL, NODE_WEATHER_FAIR };
 void node_weather(struct node *node, enum node_weather weather);
 
 /* Creates a volume as an administrator would, trying until it works. */
 CO void node_create_volume(struct node *node, const char *name, uint64_t size);
 
+/* Whether it has a single connection left: the caller's.  (More may be those of others, or lost ones that it still
+ * works on.) */
+bool node_has_one_connection(const struct node *node);
 /* Of the volume while clients are connected to it; 0 when it is not open. */
 uint64_t node_epoch(const struct node *node, const char *name);
+
+/* Whether all that its volumes were given is durable; `ret_volume` (SIM_NAME_MAX): one of which it is not. */
+bool node_settled(const struct node *node, char *ret_volume);
 
 /* For sim_free(): ends what still lives and frees the structs. Runs the world meanwhile. */
 void nodes_end(struct sim *sim);
@@ -94,7 +101,7 @@ void node_asks(struct node *node, const char *key);
  * crashes. */
 enum crash_moment {
     CRASH_BEFORE_SENDING,
-    CRASH_UNANSWERED, /* applied, its answer on the way */
+    CRASH_UNANSWERED,    /* applied, its answer on the way */
     CRASH_BEFORE_CHANGE, /* the answer is there, nothing was done with it yet */
 };
 #define CRASH_MOMENTS 3

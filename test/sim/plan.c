@@ -26,11 +26,8 @@ static void draw_profile(struct sim *sim, struct client_profile *profile)
 {
     static const uint32_t mixes[][8] = {
         /* read, write, flush, trim, zero, cache, wrong, huge */
-        { 30, 50, 8, 6, 4, 1, 1, 0 },
-        { 45, 40, 4, 4, 4, 2, 0, 1 },
-        { 10, 70, 2, 10, 8, 0, 0, 0 },
-        { 25, 35, 25, 6, 6, 1, 1, 1 },
-        { 30, 20, 5, 20, 20, 1, 1, 3 },
+        { 30, 50, 8, 6, 4, 1, 1, 0 },  { 45, 40, 4, 4, 4, 2, 0, 1 },   { 10, 70, 2, 10, 8, 0, 0, 0 },
+        { 25, 35, 25, 6, 6, 1, 1, 1 }, { 30, 20, 5, 20, 20, 1, 1, 3 },
     };
     static const uint32_t depths[] = { 1, 2, 4, 8, 16, 32, 64 };
     *profile = (struct client_profile){
@@ -42,11 +39,25 @@ static void draw_profile(struct sim *sim, struct client_profile *profile)
         .pause_ns = sim_spread(sim, NS_PER_MS, 3 * NS_PER_S),
         .patience_ns = sim_spread(sim, NS_PER_S, 200 * NS_PER_S),
         .orderly = world_random(sim->world, 4) == 0,
+        .deaf_ns = world_random(sim->world, 4) == 0 ? sim_spread(sim, NS_PER_MS, 5 * NS_PER_S) : 0,
         .bytes_most = (uint32_t)sim_spread(sim, 65536, 512 * 1024),
         .fua_permille = (uint32_t)(world_random(sim->world, 2) * world_random(sim->world, 200)),
     };
-    memcpy(profile->weights, mixes[world_random(sim->world, sizeof mixes / sizeof mixes[0])],
-           sizeof profile->weights);
+    memcpy(profile->weights, mixes[world_random(sim->world, sizeof mixes / sizeof mixes[0])], sizeof profile->weights);
+}
+
+/* Very many small commits: a log that takes more than one LIST. */
+static void draw_long_log(struct plan *plan)
+{
+    static const uint32_t weights[8] = { 10, 45, 45, 0, 0, 0, 0, 0 };
+    plan->requests = 4000;
+    plan->clients = plan->disks = 1;
+    plan->profile.bytes_most = 4096;
+    plan->profile.depth = 3;
+    plan->profile.requests_least = plan->profile.requests_most = 1000;
+    plan->profile.burst = 64;
+    plan->profile.think_ns = plan->profile.deaf_ns = 0;
+    memcpy(plan->profile.weights, weights, sizeof weights);
 }
 
 static void draw_volume_settings(struct sim *sim, struct volume_settings *settings)
@@ -113,6 +124,8 @@ void plan_draw(struct sim *sim, struct plan *ret_plan)
     draw_profile(sim, &plan.profile);
     /* The requests are spread over the time, in bursts: there is work whenever an accident happens. */
     plan.profile.think_ns = plan.chaos_ns * (uint64_t)(plan.disks * plan.clients) * plan.profile.burst / plan.requests;
+    if (world_random(sim->world, 128) == 0)
+        draw_long_log(&plan);
     draw_volume_settings(sim, &plan.server.volume);
     draw_faults(sim, &plan.server.faults);
     plan.server.nbd = nbd_settings_default();

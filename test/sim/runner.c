@@ -6,8 +6,8 @@
  * assertion, the alarm of a real hang) is the same. */
 #include "runner.h"
 
-#include <signal.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +88,8 @@ struct runner_result runner_run(runner_fn fn, void *arg, uint64_t first, uint64_
     struct runner runner = { .fn = fn, .arg = arg, .past = first + count, .progress = progress };
     struct runner_result result = { .passed = 0 };
     runner.jobs = jobs < 1 ? 1 : jobs > JOBS_MAX ? JOBS_MAX : jobs;
-    runner.lanes = mmap(NULL, sizeof(struct lane) * JOBS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    runner.lanes =
+        mmap(NULL, sizeof(struct lane) * JOBS_MAX, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (runner.lanes == MAP_FAILED) {
         perror("mmap");
         exit(2);

@@ -9,6 +9,8 @@
  *     the end     all processes shut down cleanly; a fresh one, on any host,
  *                 without breaking a lease, must serve everything as the
  *                 checkers have it; the objects are audited
+ *     damage      in some runs an object is damaged then, and one more server
+ *                 must live with it
  *
  * The operator knows no more than a person would: who is dead, and who is
  * refused. */
@@ -20,6 +22,7 @@
 
 #include "audit.h"
 #include "base/memory.h"
+#include "damage.h"
 #include "rt/task.h"
 
 /* All of a run, in virtual time: the longest chaos, and then everything that waits for a deadline. */
@@ -28,11 +31,12 @@
 #define STOP_PATIENCE_NS (60 * NS_PER_S)
 /* In chaos people lose their patience sooner. */
 #define STOP_HURRIED_NS (10 * NS_PER_S)
-/* When faults have ended, what was late may still land so much later; and openings that were under way come to an end. */
+/* When faults have ended, what was late may still land so much later; and openings that were under way come to an end.
+ */
 #define SETTLING_NS (90 * NS_PER_S)
 #define OPERATOR_NS (500 * NS_PER_MS) /* how often the operator looks */
-#define REFUSALS_MAX 12 /* before the operator breaks a lease */
-#define NODES_MAX 24 /* processes in a run, so that a run stays small */
+#define REFUSALS_MAX 12               /* before the operator breaks a lease */
+#define NODES_MAX 24                  /* processes in a run, so that a run stays small */
 #define CLIENTS_MAX 16
 
 struct run {
@@ -72,8 +76,7 @@ static struct node *random_node(struct run *run)
 {
     struct node *found = NULL;
     uint64_t seen = 0;
-    list_for_each(link, &run->sim->nodes)
-    {
+    list_for_each (link, &run->sim->nodes) {
         struct node *node = container_of(link, struct node, link);
         if (node->state == NODE_UP && world_random(run->sim->world, ++seen) == 0)
             found = node;
@@ -178,23 +181,24 @@ static void accident_move(struct run *run)
         move_disk(random_disk(run), node);
 }
 
-static void end_outage(void *arg)
+static void end_weather(void *arg)
 {
     struct node *node = arg;
     node_weather(node, node->sim->phase == SIM_CHAOS ? NODE_WEATHER_DRAWN : NODE_WEATHER_FAIR);
 }
 
-static void accident_outage(struct run *run)
+static void accident_weather(struct run *run, enum node_weather weather)
 {
     struct node *node = random_node(run);
     if (node == NULL)
         return;
-    node_weather(node, NODE_WEATHER_OUTAGE);
-    world_after(run->sim->world, sim_spread(run->sim, 100 * NS_PER_MS, 150 * NS_PER_S), end_outage, node);
+    node_weather(node, weather);
+    world_after(run->sim->world, sim_spread(run->sim, 100 * NS_PER_MS, 150 * NS_PER_S), end_weather, node);
 }
 
 static const char *const accident_names[ACCIDENTS] = {
-    "none", "crash", "crash at a request", "pause", "takeover", "paused takeover", "move", "stop", "outage", "clock",
+    "none", "crash", "crash at a request", "pause", "takeover", "paused takeover", "move", "stop", "outage",
+    "full", "clock",
 };
 
 static void accident(struct run *run)
@@ -234,11 +238,15 @@ static void accident(struct run *run)
             node_stop(node, STOP_HURRIED_NS);
         break;
     case ACCIDENT_OUTAGE:
-        accident_outage(run);
+        accident_weather(run, NODE_WEATHER_OUTAGE);
+        break;
+    case ACCIDENT_FULL:
+        accident_weather(run, NODE_WEATHER_FULL);
         break;
     case ACCIDENT_CLOCK:
         if (node != NULL)
-            loop_sim_set_wall_offset(node->loop, (int64_t)sim_between(sim, 0, 20 * NS_PER_S) - (int64_t)(10 * NS_PER_S));
+            loop_sim_set_wall_offset(node->loop,
+                                     (int64_t)sim_between(sim, 0, 20 * NS_PER_S) - (int64_t)(10 * NS_PER_S));
         break;
     case ACCIDENT_NONE:
     case ACCIDENTS:
@@ -310,19 +318,31 @@ CO static void chaos(struct run *run)
 
 /* ---- the end ---- */
 
+/* Whether clients flushed, left or vanished: what they wrote does not lie in memory for ever. */
+static void check_settled(struct sim *sim)
+{
+    char volume[SIM_NAME_MAX];
+    list_for_each (link, &sim->nodes) {
+        const struct node *node = container_of(link, struct node, link);
+        if (!node_settled(node, volume))
+            sim_fail(sim, "%s still has uncommitted writes of %s though all has been well for long", node->name,
+                     volume);
+    }
+}
+
 CO static void heal(struct run *run)
 {
     struct sim *sim = run->sim;
     sim_trace(sim, "all is healed");
     sim->phase = SIM_SETTLING;
     sim->crash_at = 0;
-    list_for_each(link, &sim->nodes)
-    {
+    list_for_each (link, &sim->nodes) {
         struct node *node = container_of(link, struct node, link);
         node_resume(node);
         node_weather(node, NODE_WEATHER_FAIR);
     }
     sleep_ns(SETTLING_NS);
+    check_settled(sim);
     /* A home that lost its disk without knowing would drop its clients once more: lawful, but no calm. */
     bool anew = world_random(sim->world, 2) == 0;
     struct node *node = NULL;
@@ -368,17 +388,34 @@ static bool is_home(const struct sim *sim, const struct node *node)
 CO static void stop_all(struct run *run)
 {
     struct sim *sim = run->sim;
-    list_for_each(link, &sim->nodes)
+    list_for_each (link, &sim->nodes)
         node_stop(container_of(link, struct node, link), STOP_PATIENCE_NS);
-    list_for_each(link, &sim->nodes)
-    {
+    list_for_each (link, &sim->nodes) {
         struct node *node = container_of(link, struct node, link);
         while (node->state != NODE_GONE)
             waitq_wait(&node->ended);
         if (is_home(sim, node) && node->shutdown_code < 0)
-            sim_fail(sim, "%s did not shut down cleanly although all is healed: %s", node->name,
-                     node->shutdown_story);
+            sim_fail(sim, "%s did not shut down cleanly although all is healed: %s", node->name, node->shutdown_story);
     }
+}
+
+/* An object is damaged: a server must neither show anything wrong nor make it worse, and other volumes work on. */
+CO static void live_with_damage(struct run *run)
+{
+    struct sim *sim = run->sim;
+    struct damage damage;
+    if (!damage_make(sim, &damage))
+        return;
+    struct node *node = start_node(run, random_host(run), false);
+    for (int i = 0; i < sim->disk_count && !sim->failed; i++) {
+        move_disk(&sim->disks[i], node);
+        client_verify(sim, &sim->disks[i], &sim->disks[i] == damage.disk);
+    }
+    for (int i = 0; i < sim->disk_count; i++)
+        sim->disks[i].home = NULL; /* whether it shuts down in good order is not the question any more */
+    if (!sim->failed)
+        stop_all(run);
+    damage_check(sim, &damage);
 }
 
 static void direct(void *arg)
@@ -395,10 +432,14 @@ static void direct(void *arg)
     struct node *fresh = start_node(run, random_host(run), false);
     for (int i = 0; i < sim->disk_count && !sim->failed; i++) {
         move_disk(&sim->disks[i], fresh);
-        client_verify(sim, &sim->disks[i]);
+        client_verify(sim, &sim->disks[i], false);
     }
     if (!sim->failed)
         stop_all(run);
+    if (!sim->failed)
+        audit_store(sim);
+    if (!sim->failed && world_random(sim->world, 2) == 0)
+        live_with_damage(run);
     run->over = true;
     world_stop(sim->world);
 }
@@ -410,8 +451,8 @@ static void tell_hang(struct run *run, bool no_events)
     for (int i = 0; i < run->client_count; i++)
         if (!client_done(run->clients[i]))
             client_describe(run->clients[i], text, sizeof text);
-    sim_fail(run->sim, "%s; %s", no_events ? "deadlock: nothing can happen any more" : "the run does not come to its end",
-             text);
+    sim_fail(run->sim, "%s; %s",
+             no_events ? "deadlock: nothing can happen any more" : "the run does not come to its end", text);
 }
 
 void scenario_run(struct sim *sim, const struct plan *plan)
@@ -420,6 +461,7 @@ void scenario_run(struct sim *sim, const struct plan *plan)
     sim->client_requests_max = plan->requests;
     sim->crash_at = plan->crash_at;
     sim->crash_moment = plan->crash_moment;
+    sim->crash_again = plan->crash_again;
     sim->pause_at_crash = plan->pause_instead;
     group_init(&run.group, sim->outside);
     group_spawn(&run.group, "direct", direct, &run);
@@ -429,5 +471,4 @@ void scenario_run(struct sim *sim, const struct plan *plan)
     if (sim->failed)
         return;
     nodes_end(sim);
-    audit_store(sim);
 }

@@ -8,15 +8,16 @@
 
 enum accident {
     ACCIDENT_NONE,
-    ACCIDENT_CRASH, /* a server process, now */
+    ACCIDENT_CRASH,            /* a server process, now */
     ACCIDENT_CRASH_AT_REQUEST, /* one of the next store requests, at any of its moments */
     ACCIDENT_PAUSE,
-    ACCIDENT_TAKEOVER, /* another process takes a volume with break-lease; the old one lives on */
+    ACCIDENT_TAKEOVER,        /* another process takes a volume with break-lease; the old one lives on */
     ACCIDENT_PAUSED_TAKEOVER, /* the same, while the old one stands still at one of its store requests */
-    ACCIDENT_MOVE, /* clients are sent to another process, which may have the volume only when it is let go */
-    ACCIDENT_STOP, /* a clean shutdown */
+    ACCIDENT_MOVE,   /* clients are sent to another process, which may have the volume only when it is let go */
+    ACCIDENT_STOP,   /* a clean shutdown */
     ACCIDENT_OUTAGE, /* the store is out of reach for a while */
-    ACCIDENT_CLOCK, /* a wall clock jumps */
+    ACCIDENT_FULL,   /* the store has no room for a while */
+    ACCIDENT_CLOCK,  /* a wall clock jumps */
     ACCIDENTS,
 };
 
@@ -25,19 +26,20 @@ struct plan {
     int disks;
     uint64_t sizes[SIM_DISKS_MAX];
     bool created_by_clients; /* by the first connection, else beforehand */
-    int clients; /* for each disk */
+    int clients;             /* for each disk */
     struct client_profile profile;
     struct node_setup server;
-    uint64_t chaos_ns; /* at most that long */
-    uint64_t requests; /* of clients, after which the chaos ends too */
-    uint64_t accident_ns; /* on average between two */
+    uint64_t chaos_ns;             /* at most that long */
+    uint64_t requests;             /* of clients, after which the chaos ends too */
+    uint64_t accident_ns;          /* on average between two */
     uint32_t accidents[ACCIDENTS]; /* weights */
 
     /* One accident at a chosen store request (crash_points.c). */
     uint64_t crash_at;
-    int crash_moment; /* enum crash_moment */
-    bool pause_instead; /* it stands still, and goes on once another one has taken over */
-    bool successor_breaks; /* on another host, with break-lease; else a restart on the same */
+    int crash_moment;             /* enum crash_moment */
+    uint64_t crash_again;         /* so many requests later comes a crash; 0: none */
+    bool pause_instead;           /* it stands still, and goes on once another one has taken over */
+    bool successor_breaks;        /* on another host, with break-lease; else a restart on the same */
     uint64_t *ret_chaos_requests; /* may be NULL: store requests made until all was healed */
 };
 

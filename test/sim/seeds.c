@@ -67,6 +67,7 @@ bool seed_twice(void *arg, uint64_t seed)
         return false;
     if (first == second)
         return true;
-    fprintf(stderr, "seed %" PRIu64 ": two runs differ: traces %016" PRIx64 " and %016" PRIx64 "\n", seed, first, second);
+    fprintf(stderr, "seed %" PRIu64 ": two runs differ: traces %016" PRIx64 " and %016" PRIx64 "\n", seed, first,
+            second);
     return false;
 }

@@ -28,9 +28,9 @@ struct node;
 #define SIM_NAME_MAX 64
 
 enum sim_phase {
-    SIM_CHAOS, /* accidents happen, requests may fail */
+    SIM_CHAOS,    /* accidents happen, requests may fail */
     SIM_SETTLING, /* faults have ended; clients finish what they have begun, servers what they were told */
-    SIM_CALM, /* everything is healed: every request must be answered, and succeed */
+    SIM_CALM,     /* everything is healed: every request must be answered, and succeed */
 };
 
 /* A volume as its clients know it. */
@@ -54,13 +54,14 @@ struct sim {
     uint64_t next_process;
     struct disk disks[SIM_DISKS_MAX];
     int disk_count;
-    uint64_t requests; /* store requests made so far, by all nodes */
-    uint64_t crash_at; /* the one of these at which its process crashes; 0: none */
-    int crash_moment; /* enum crash_moment */
-    bool pause_at_crash; /* it stands still instead */
+    uint64_t requests;              /* store requests made so far, by all nodes */
+    uint64_t crash_at;              /* the one of these at which its process crashes; 0: none */
+    int crash_moment;               /* enum crash_moment */
+    uint64_t crash_again;           /* a crash follows so many requests later; 0: none */
+    bool pause_at_crash;            /* it stands still instead */
     struct node *paused_at_request; /* that happened to this one; the director takes note and clears it */
-    uint64_t client_requests; /* of all clients so far */
-    uint64_t client_requests_max; /* in chaos; more would only take longer */
+    uint64_t client_requests;       /* of all clients so far */
+    uint64_t client_requests_max;   /* in chaos; more would only take longer */
 
     bool verbose; /* the trace goes to stderr as it comes */
     bool failed;

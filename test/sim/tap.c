@@ -16,7 +16,7 @@ struct tap {
     struct store store;
     struct store *inner;
     struct node *node;
-    bool cut;
+    bool cut, full;
 };
 
 /* One request on its way through. */
@@ -32,19 +32,26 @@ static struct tap *tap_of(struct store *store)
     return container_of(store, struct tap, store);
 }
 
-/* The process stands still here, until somebody resumes it. */
-CO static void stand_still(struct tap *tap)
-{
-    node_pause(tap->node);
-    tap->node->sim->paused_at_request = tap->node;
-    coroutine_yield();
-}
-
 /* This request is the one at which an accident was ordered. */
 static bool is_chosen(const struct passage *passage, enum crash_moment moment)
 {
     const struct sim *sim = passage->tap->node->sim;
     return passage->number == sim->crash_at && sim->crash_moment == (int)moment;
+}
+
+/* The accident that was ordered for this request, unless it is one that has to be made in another way. */
+static void have_accident(struct tap *tap)
+{
+    struct sim *sim = tap->node->sim;
+    if (sim->pause_at_crash) {
+        node_pause(tap->node);
+        sim->paused_at_request = tap->node;
+    } else {
+        node_crash(tap->node);
+    }
+    sim->crash_at = sim->crash_again > 0 ? sim->requests + sim->crash_again : 0;
+    sim->crash_again = 0;
+    sim->pause_at_crash = false;
 }
 
 /* 0: go on. */
@@ -59,13 +66,13 @@ CO static int enter(struct passage *passage, struct store *store, const char *ve
     }
     passage->number = ++sim->requests;
     sim_trace(sim, "%s store %" PRIu64 " %s %s", tap->node->name, passage->number, verb, key);
-    if (sim->pause_at_crash && is_chosen(passage, CRASH_UNANSWERED)) {
-        node_pause(tap->node);
-        sim->paused_at_request = tap->node;
-    } else if (sim->pause_at_crash && is_chosen(passage, CRASH_BEFORE_SENDING)) {
-        stand_still(tap);
-    } else if (is_chosen(passage, CRASH_BEFORE_SENDING)) {
-        node_crash(tap->node);
+    bool pause = sim->pause_at_crash;
+    /* A process that is paused when its request is on the way will find the answer when it goes on. */
+    if (is_chosen(passage, CRASH_BEFORE_SENDING) || (pause && is_chosen(passage, CRASH_UNANSWERED))) {
+        bool sends_first = is_chosen(passage, CRASH_UNANSWERED);
+        have_accident(tap);
+        if (pause && !sends_first)
+            coroutine_yield(); /* until somebody resumes it */
     }
     return tap->cut ? -ENETDOWN : 0;
 }
@@ -77,14 +84,18 @@ CO static int finish(const struct passage *passage, int code)
     if (tap->cut)
         return -ENETDOWN;
     sim_trace(sim, "%s store %" PRIu64 " %s: %d", tap->node->name, passage->number, passage->verb, code);
-    if (sim->pause_at_crash) {
-        if (is_chosen(passage, CRASH_BEFORE_CHANGE))
-            stand_still(tap);
-        return tap->cut ? -ENETDOWN : code;
+    if (is_chosen(passage, CRASH_UNANSWERED)) {
+        have_accident(tap);
+        return -ENETDOWN;
     }
-    if (is_chosen(passage, CRASH_UNANSWERED) || is_chosen(passage, CRASH_BEFORE_CHANGE))
-        node_crash(tap->node);
-    return is_chosen(passage, CRASH_UNANSWERED) ? -ENETDOWN : code;
+    if (is_chosen(passage, CRASH_BEFORE_CHANGE)) {
+        bool pause = sim->pause_at_crash;
+        have_accident(tap);
+        if (pause)
+            coroutine_yield();
+        return pause && tap->cut ? -ENETDOWN : code;
+    }
+    return code;
 }
 
 static int told(int code, struct error *error)
@@ -102,13 +113,16 @@ static int tap_get(struct store *store, const struct store_get *get, struct stor
     return told(finish(&passage, store_get(tap_of(store)->inner, get, ret_got, error)), error);
 }
 
-static int tap_put(struct store *store, const struct store_put *put, char ret_etag[STORE_ETAG_MAX],
-                   struct error *error)
+static int tap_put(struct store *store, const struct store_put *put, char ret_etag[STORE_ETAG_MAX], struct error *error)
 {
     struct passage passage;
     int code = enter(&passage, store, "put", put->key);
     if (code < 0)
         return told(code, error);
+    if (tap_of(store)->full) {
+        sleep_ns(NS_PER_MS);
+        return error_set_errno(error, ENOSPC, "put %s", put->key);
+    }
     return told(finish(&passage, store_put(tap_of(store)->inner, put, ret_etag, error)), error);
 }
 
@@ -174,4 +188,9 @@ struct store *tap_store(struct tap *tap)
 void tap_cut(struct tap *tap)
 {
     tap->cut = true;
+}
+
+void tap_set_full(struct tap *tap, bool full)
+{
+    tap->full = full;
 }

@@ -12,5 +12,7 @@ struct tap *tap_new(struct node *node, struct store *inner);
 struct store *tap_store(struct tap *tap);
 /* From now on every request fails, those under way too. */
 void tap_cut(struct tap *tap);
+/* While set, nothing can be put: no space. */
+void tap_set_full(struct tap *tap, bool full);
 
 #endif

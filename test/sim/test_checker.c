@@ -254,7 +254,7 @@ static void test_flush_lost(void **state)
     memcpy(flushed, disk->bytes, 4096);
     write_whole(disk, 0, 4096, CONTENT_DATA);
     disk->era = checker_era(disk->checker, 2);
-    assert_true(read_of(disk->era, flushed, 0, 4096)); /* the write after the flush may go */
+    assert_true(read_of(disk->era, flushed, 0, 4096));   /* the write after the flush may go */
     assert_false(read_of(disk->era, blank, 4096, 4096)); /* what was flushed may not */
     disk_free(disk);
 }
@@ -333,6 +333,23 @@ static void test_superseded_writes_stay_invisible(void **state)
     disk_free(disk);
 }
 
+/* A write whose connection broke may come late, but not once its server has finished with that connection. */
+static void test_lost_write_is_over(void **state)
+{
+    for (int over = 0; over < 2; over++) {
+        struct disk *disk = disk_new();
+        struct checker_op *op = begin_write(disk, 0, 4096, CONTENT_DATA);
+        uint8_t late[4096];
+        checker_fill(op, late);
+        checker_op_lost(op);
+        if (over == 1)
+            checker_era_lost_are_over(disk->era);
+        write_whole(disk, 0, 4096, CONTENT_DATA);
+        assert_int_equal(read_of(disk->era, late, 0, 4096), over == 0);
+        disk_free(disk);
+    }
+}
+
 /* An owner that gives the volume back in good order has lost nothing, flushed or not. */
 static void test_release_loses_nothing(void **state)
 {
@@ -404,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_superseded_writes_stay_invisible),
         cmocka_unit_test(test_superseded_trim_of_nothing),
         cmocka_unit_test(test_release_loses_nothing),
+        cmocka_unit_test(test_lost_write_is_over),
         cmocka_unit_test(test_touched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

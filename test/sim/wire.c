@@ -244,9 +244,8 @@ CO static int receive_structured(struct wire *wire, const uint8_t *header, const
         code = receive_chunk_error(wire, type, length, &error);
     else
         code = -EPROTO;
-    *ret_reply = (struct wire_reply){
-        .handle = get_be(header + 8, 8), .done = (flags & CHUNK_DONE) != 0, .error = error
-    };
+    *ret_reply =
+        (struct wire_reply){ .handle = get_be(header + 8, 8), .done = (flags & CHUNK_DONE) != 0, .error = error };
     return code;
 }
 

@@ -23,7 +23,6 @@ enum wire_command {
 #define WIRE_FLAG_NO_HOLE 2u
 
 /* Errors on the wire. */
-#define WIRE_EPERM 1u
 #define WIRE_EIO 5u
 #define WIRE_EINVAL 22u
 #define WIRE_ENOSPC 28u
@@ -32,8 +31,8 @@ enum wire_command {
 struct wire {
     struct channel *channel;
     bool structured; /* was negotiated */
-    uint64_t size; /* of the export */
-    uint16_t flags; /* of the export */
+    uint64_t size;   /* of the export */
+    uint16_t flags;  /* of the export */
 };
 
 /* The whole handshake. 0; -EBUSY: the server refuses the export, `ret_refusal` says how; -EPROTO: the server broke the
@@ -58,7 +57,7 @@ struct wire_target {
 
 struct wire_reply {
     uint64_t handle;
-    bool done; /* no more of this handle */
+    bool done;      /* no more of this handle */
     uint32_t error; /* on the wire; 0: none */
 };
 

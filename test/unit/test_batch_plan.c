@@ -114,8 +114,8 @@ static void seal(struct history *history)
         const struct batch *sealed = history->batches[i];
         assert_true(sealed->page_count + sealed->zeroes.count <= BATCH_EXTENTS || sealed->page_count == 0);
         for (uint32_t j = 0; j < sealed->page_count; j++) {
-            assert_ptr_equal(sealed->sorted[j]->batch, sealed);
-            assert_true(j == 0 || sealed->sorted[j - 1]->number < sealed->sorted[j]->number);
+            assert_ptr_equal(sealed->pages[j]->batch, sealed);
+            assert_true(j == 0 || sealed->pages[j - 1]->number < sealed->pages[j]->number);
         }
     }
 }
@@ -124,7 +124,7 @@ static void upload(struct batch *batch, uint64_t n)
 {
     state_move(&batch_states, &batch->state, BATCH_UPLOADING);
     batch->data_n = n;
-    layout_make(batch->sorted, batch->page_count, &batch->layout);
+    layout_make(batch->pages, batch->page_count, &batch->layout);
     state_move(&batch_states, &batch->state, BATCH_UPLOADED);
 }
 
@@ -345,22 +345,30 @@ static void run_styles(const struct style *style, uint64_t seeds)
 
 static void test_small_histories(void **state)
 {
-    run_styles(&(struct style){ .batches = 4, .steps = 5, .longest = 20, .zero_percent = 40, .upload_percent = 40,
-                                .span = 80 }, 300);
+    run_styles(
+        &(struct style){
+            .batches = 4, .steps = 5, .longest = 20, .zero_percent = 40, .upload_percent = 40, .span = 80 },
+        300);
 }
 
 static void test_mixed_histories(void **state)
 {
-    run_styles(&(struct style){ .batches = 8, .steps = 30, .longest = 40, .zero_percent = 30, .upload_percent = 50,
-                                .span = 1500 }, 30);
+    run_styles(
+        &(struct style){
+            .batches = 8, .steps = 30, .longest = 40, .zero_percent = 30, .upload_percent = 50, .span = 1500 },
+        30);
 }
 
 static void test_all_inline_and_all_uploaded(void **state)
 {
-    run_styles(&(struct style){ .batches = 5, .steps = 20, .longest = 9, .zero_percent = 25, .upload_percent = 0,
-                                .span = 500 }, 20);
-    run_styles(&(struct style){ .batches = 5, .steps = 20, .longest = 9, .zero_percent = 25, .upload_percent = 100,
-                                .span = 500 }, 20);
+    run_styles(
+        &(struct style){
+            .batches = 5, .steps = 20, .longest = 9, .zero_percent = 25, .upload_percent = 0, .span = 500 },
+        20);
+    run_styles(
+        &(struct style){
+            .batches = 5, .steps = 20, .longest = 9, .zero_percent = 25, .upload_percent = 100, .span = 500 },
+        20);
 }
 
 static void test_only_zeroes_and_only_writes(void **state)
@@ -372,8 +380,10 @@ static void test_only_zeroes_and_only_writes(void **state)
 /* Batches so large that they are cut: their pieces are batches of one moment. */
 static void test_cut_batches(void **state)
 {
-    run_styles(&(struct style){ .batches = 2, .steps = 120, .longest = 120, .zero_percent = 15, .upload_percent = 60,
-                                .span = SPAN }, 6);
+    run_styles(
+        &(struct style){
+            .batches = 2, .steps = 120, .longest = 120, .zero_percent = 15, .upload_percent = 60, .span = SPAN },
+        6);
 }
 
 /* What comes of a batch whose every page was hidden by a later one: its object is listed, and has no extent. */

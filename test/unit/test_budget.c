@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "../lib/engine.h"
+#include "store/fault.h"
 
 #define DISK_BYTES (256 * MIB)
 
@@ -230,6 +231,69 @@ static void test_requests_under_way_come_to_their_end(void **state)
     bench_run(1, busy_body);
 }
 
+/* The longest READs and WRITEs that there are, with the least memory: nobody waits for the other for ever. */
+struct longest {
+    struct engine *engine;
+    uint64_t offset;
+    uint8_t *bytes;
+    int ended;
+};
+
+#define LONGEST (32 * MIB)
+#define LONGEST_EACH 4
+
+static void read_longest(void *arg)
+{
+    struct longest *longest = arg;
+    for (int i = 0; i < LONGEST_EACH; i++) {
+        sleep_ns(world_random(longest->engine->bench->world, 30 * NS_PER_MS));
+        engine_expect(longest->engine, longest->offset, longest->bytes, LONGEST);
+    }
+    longest->ended++;
+}
+
+static void write_longest(void *arg)
+{
+    struct longest *longest = arg;
+    for (int i = 0; i < LONGEST_EACH; i++) {
+        sleep_ns(world_random(longest->engine->bench->world, 30 * NS_PER_MS));
+        engine_put(longest->engine, longest->offset, longest->bytes, LONGEST);
+    }
+    longest->ended++;
+}
+
+static void least_body(struct bench *bench)
+{
+    static const struct fault_settings slow = { .way_there = { 0, 3 * NS_PER_MS }, .way_back = { 0, 3 * NS_PER_MS } };
+    struct engine *engine = engine_of(bench);
+    struct group group;
+    uint8_t *bytes = malloc(LONGEST);
+    fill(bytes, LONGEST, 1);
+    group_init(&group, bench->loop);
+    engine->settings.memory_bytes = VOLUMES_MEMORY_LEAST;
+    engine->settings.dirty_bytes = VOLUMES_MEMORY_LEAST / 4;
+    engine_open(engine, DISK_BYTES);
+    engine_put(engine, 0, bytes, LONGEST);
+    engine_close(engine);
+    engine_open(engine, 0);
+    store_fault_change(engine->fault, &slow);
+    struct longest reads = { engine, 0, bytes, 0 }, writes = { engine, 100 * MIB + 512, bytes, 0 };
+    group_spawn(&group, "read", read_longest, &reads);
+    group_spawn(&group, "read", read_longest, &reads);
+    group_spawn(&group, "write", write_longest, &writes);
+    pause_for(300 * 1000);
+    assert_int_equal(reads.ended + writes.ended, 3);
+    group_join(&group);
+    engine_close(engine);
+    free(bytes);
+}
+
+static void test_the_longest_requests_with_the_least_memory(void **state)
+{
+    for (uint64_t seed = 1; seed <= 3; seed++)
+        bench_run(seed, least_body);
+}
+
 static void random_body(struct bench *bench)
 {
     struct engine *engine = engine_of(bench);
@@ -360,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_what_is_uncommitted_is_waited_for),
         cmocka_unit_test(test_what_replies_hold_is_waited_for),
         cmocka_unit_test(test_requests_under_way_come_to_their_end),
+        cmocka_unit_test(test_the_longest_requests_with_the_least_memory),
         cmocka_unit_test(test_the_share_changes_all_the_time),
         cmocka_unit_test(test_the_end_comes_first),
         cmocka_unit_test(test_busy_and_idle_are_told),

@@ -892,6 +892,82 @@ static void test_stalled_payload(void **state)
     run(stalled_payload);
 }
 
+/* While others wait for memory, who sends nothing is cut off soon; sooner, who sent nothing while waiting itself. */
+static void pressed_payload(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true);
+    fake.writers_wait = true;
+    ask(&client, NBD_CMD_WRITE, 0, 1, 0, 1 << 20);
+    uint64_t start_ns = loop_now_ns(rig->loop);
+    assert_ended(&client);
+    uint64_t took_ns = loop_now_ns(rig->loop) - start_ns;
+    assert_true(took_ns >= NBD_PRESSED_STALL_MS * NS_PER_MS && took_ns < NBD_PAYLOAD_STALL_MS * NS_PER_MS / 2);
+
+    client = attach(rig, "db", true);
+    fake.wait = fake.hold = true;
+    ask(&client, NBD_CMD_WRITE, 0, 1, 0, 1 << 20);
+    assert_int_equal(sleep_ns(NBD_PRESSED_STALL_MS * NS_PER_MS), 0);
+    assert_int_equal(fake.begun, 1);
+    fake.wait = fake.hold = false;
+    start_ns = loop_now_ns(rig->loop);
+    assert_ended(&client);
+    took_ns = loop_now_ns(rig->loop) - start_ns;
+    assert_true(took_ns >= NBD_PRESSED_STALL_LEAST_MS * NS_PER_MS && took_ns < NBD_PRESSED_STALL_MS * NS_PER_MS / 2);
+    assert_int_equal(fake.begun, 2);
+    assert_int_equal(fake.aborted, 2);
+}
+
+static void test_pressed_payload(void **state)
+{
+    run(pressed_payload);
+}
+
+/* One that sends, however slowly, as long as it is not slower than the least. */
+static void slow_payload(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true);
+    uint32_t length = 4u << 20, part = NBD_PAYLOAD_BYTES_LEAST;
+    uint8_t *bytes = calloc(1, part), header[NBD_CHUNK_BYTES];
+    fake.writers_wait = true;
+    ask(&client, NBD_CMD_WRITE, 0, 1, 0, length);
+    for (uint32_t at = 0; at < length; at += part) {
+        say(&client, bytes, part);
+        assert_int_equal(sleep_ns(NS_PER_S), 0);
+    }
+    hear(&client, header, sizeof header);
+    assert_int_equal(fake.aborted, 0);
+    free(bytes);
+    hang_up(&client);
+}
+
+static void test_slow_payload(void **state)
+{
+    run(slow_payload);
+}
+
+/* While others wait for what replies hold, who does not take them is cut off soon, and nothing waits on its account. */
+static void pressed_deaf(struct rig *rig)
+{
+    struct client client = attach(rig, "db", true);
+    for (uint64_t cookie = 1; cookie <= 8; cookie++)
+        ask(&client, NBD_CMD_READ, 0, cookie, 0, 1 << 20);
+    assert_int_equal(sleep_ns(NBD_PRESSED_STALL_MS * NS_PER_MS * 2), 0);
+    assert_int_equal(nbd_service_read_counts(rig->service).connections, 1);
+    /* What it asks for now waits for a store that does not answer. */
+    fake.wait = fake.hold = true;
+    ask(&client, NBD_CMD_READ, 0, 9, 0, 1 << 20);
+    fake.readers_wait = true;
+    assert_int_equal(sleep_ns(NBD_PRESSED_STALL_MS * NS_PER_MS), 0);
+    assert_int_equal(nbd_service_read_counts(rig->service).connections, 0);
+    fake.wait = fake.hold = false;
+    hang_up(&client);
+}
+
+static void test_pressed_deaf(void **state)
+{
+    run(pressed_deaf);
+}
+
 /* ---- the end ---- */
 
 static void drained(struct rig *rig)
@@ -1016,7 +1092,9 @@ int main(void)
         cmocka_unit_test(test_not_a_request),      cmocka_unit_test(test_requests_limit),
         cmocka_unit_test(test_tasks_limit),        cmocka_unit_test(test_deaf_client),
         cmocka_unit_test(test_stalled_payload),    cmocka_unit_test(test_drain_and_abort),
-        cmocka_unit_test(test_volume_lost),        cmocka_unit_test(test_vanishing_clients),
+        cmocka_unit_test(test_pressed_payload),    cmocka_unit_test(test_slow_payload),
+        cmocka_unit_test(test_pressed_deaf),       cmocka_unit_test(test_volume_lost),
+        cmocka_unit_test(test_vanishing_clients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

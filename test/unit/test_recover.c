@@ -398,7 +398,8 @@ static void leave_hanging(struct bench *bench, struct flushing *flushing)
     engine_put_page(old, 0, 10);
     engine_flush(old);
     engine_put_page(old, 1, 11);
-    store_script_add(old->script, &(struct script_rule){ .operations = SCRIPT_PUT, .key = "/log/", .fate = SCRIPT_HANG });
+    store_script_add(old->script,
+                     &(struct script_rule){ .operations = SCRIPT_PUT, .key = "/log/", .fate = SCRIPT_HANG });
     *flushing = (struct flushing){ .engine = old, .status = 1 };
     group_spawn(&bench->group, "flush", flush_task, flushing);
     while (store_script_hanging(old->script) == 0)
@@ -418,8 +419,12 @@ static void before_fence_body(struct bench *bench)
     struct engine *old = &bench->engines[0], *young = &bench->engines[1];
     struct flushing flushing;
     leave_hanging(bench, &flushing);
-    store_script_add(young->script, &(struct script_rule){ .operations = SCRIPT_PUT, .key = "/log/", .times = 1,
-                                                           .fate = SCRIPT_PASS, .before = let_land, .arg = old });
+    store_script_add(young->script, &(struct script_rule){ .operations = SCRIPT_PUT,
+                                                           .key = "/log/",
+                                                           .times = 1,
+                                                           .fate = SCRIPT_PASS,
+                                                           .before = let_land,
+                                                           .arg = old });
     engine_open(young, 0);
     assert_int_equal(store_script_hits(young->script), 1);
     assert_int_equal(flushing.status, 0); /* it was acknowledged, so it must be seen */
@@ -493,8 +498,8 @@ static void race(struct bench *bench, struct opening openings[ENGINES])
     group_init(&group, bench->loop);
     for (int i = 0; i < ENGINES; i++) {
         store_fault_change(bench->engines[i].fault, &slow);
-        openings[i] = (struct opening){ .engine = &bench->engines[i],
-                                        .delay_ns = world_random(bench->world, 60 * NS_PER_MS) };
+        openings[i] =
+            (struct opening){ .engine = &bench->engines[i], .delay_ns = world_random(bench->world, 60 * NS_PER_MS) };
         group_spawn(&group, "open", open_task, &openings[i]);
     }
     group_join(&group);
@@ -629,7 +634,7 @@ static const struct script_rule stages[] = {
     { .operations = SCRIPT_PUT, .key = "volumes/" }, /* taking it */
     { .operations = SCRIPT_LIST },
     { .operations = SCRIPT_GET, .key = "/log/" },
-    { .operations = SCRIPT_PUT, .key = "/log/" }, /* the fence */
+    { .operations = SCRIPT_PUT, .key = "/log/" },               /* the fence */
     { .operations = SCRIPT_GET, .key = "volumes/", .skip = 1 }, /* reading the register again */
 };
 #define STAGES (sizeof stages / sizeof stages[0])
@@ -639,7 +644,7 @@ struct misfortune {
     enum script_fate fate;
     int code;
     uint64_t patience_ns; /* after which there must be an answer */
-    int expected; /* 0: any of what the store says, or EIO */
+    int expected;         /* 0: any of what the store says, or EIO */
 };
 static struct misfortune misfortune;
 
@@ -692,8 +697,9 @@ static void lost_answers_body(struct bench *bench)
 {
     struct engine *engine = &bench->engines[1];
     make_log(bench);
-    store_script_add(engine->script, &(struct script_rule){ .operations = SCRIPT_PUT, .times = 2,
-                                                            .fate = SCRIPT_APPLIED, .code = ETIMEDOUT });
+    store_script_add(
+        engine->script,
+        &(struct script_rule){ .operations = SCRIPT_PUT, .times = 2, .fate = SCRIPT_APPLIED, .code = ETIMEDOUT });
     engine_open(engine, 0);
     assert_int_equal(store_script_hits(engine->script), 2);
     expect_pages(engine);
@@ -749,8 +755,9 @@ static void unreturned_body(struct bench *bench)
     engine_open(engine, DISK_BYTES);
     engine_put_page(engine, 0, 10);
     engine_flush(engine);
-    store_script_add(engine->script, &(struct script_rule){ .operations = SCRIPT_PUT, .key = "volumes/",
-                                                            .fate = SCRIPT_FAIL, .code = ETIMEDOUT });
+    store_script_add(
+        engine->script,
+        &(struct script_rule){ .operations = SCRIPT_PUT, .key = "volumes/", .fate = SCRIPT_FAIL, .code = ETIMEDOUT });
     volumes_release(engine->volumes, engine->volume);
     assert_int_equal(sleep_ns(300 * NS_PER_S), 0);
     assert_true(list_empty(&engine->volumes->all));
