@@ -27,6 +27,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -43,6 +44,7 @@ from load import Load  # noqa: E402
 
 VOLUME = 'disk'
 ROUNDS_PER_STORE = 20
+ROUNDS_PER_PROCESS = 250  # libnbd's Python module (1.14) does not give buffers back
 LOAD_S = 0.15  # the longest that a client works before the blow
 SMALL = {'size': 4 << 20, 'depth': 8, 'flushes': 0.05, 'counts': (1, 1, 1, 1, 2, 3, 8, 40)}
 # Settings that a store's servers run with, one of these: commits that come by themselves all the time, volumes that are
@@ -245,12 +247,26 @@ def run(bench, rounds, takeover, seed, progress=False):
             f'{totals["pages"]} pages checked; {seconds / rounds:.2f} s a round; seed {seed}')
 
 
+def in_processes(arguments):
+    """Many rounds, some at a time, each with a seed of its own."""
+    done = 0
+    while done < arguments.rounds:
+        some = min(ROUNDS_PER_PROCESS, arguments.rounds - done)
+        command = [sys.executable, __file__, '--rounds', str(some), '--seed', str(arguments.seed + done)]
+        subprocess.run(command + ['--takeover'] * arguments.takeover, check=True)
+        done += some
+        print(f'{done} of {arguments.rounds} rounds', flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--rounds', type=int, default=100, metavar='N')
     parser.add_argument('--takeover', action='store_true', help='a second server takes over, instead of a kill')
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
+    if arguments.rounds > ROUNDS_PER_PROCESS:
+        in_processes(arguments)
+        return
     directory = tempfile.mkdtemp(prefix='cairn-kill.')
     bench = Bench(directory)
     try:

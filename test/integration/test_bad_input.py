@@ -117,6 +117,9 @@ def test_read_only_file_system(t):
     before = store_tree.fingerprint(store)
     line = serve_refused(t, store=store)
     assert store in line and 'ead-only' in line, line
+    # Looking needs no writing.
+    for words in (['list'], ['info', 'disk'], ['dump', 'volumes/n.disk']):
+        assert 'disk' in t.cairn(*words, '--store', f'dir:{store}').stdout, words
     assert store_tree.fingerprint(store) == before
     t.run(['mount', '-o', 'remount,rw', directory])
     server.start()
