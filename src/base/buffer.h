@@ -16,9 +16,12 @@ struct buffer {
     size_t length, capacity;
 };
 
-#define BUFFER_EMPTY { .data = NULL, .length = 0, .capacity = 0 }
+#define BUFFER_EMPTY                                                                                                   \
+    {                                                                                                                  \
+        .data = NULL, .length = 0, .capacity = 0                                                                       \
+    }
 
-void buffer_free(struct buffer *buffer); /* leaves it empty, ready for use */
+void buffer_free(struct buffer *buffer);  /* leaves it empty, ready for use */
 void buffer_clear(struct buffer *buffer); /* keeps the memory */
 void buffer_reserve(struct buffer *buffer, size_t more);
 void buffer_put(struct buffer *buffer, const void *bytes, size_t length);

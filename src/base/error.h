@@ -22,21 +22,21 @@ struct error {
     char story[ERROR_STORY_MAX];
 };
 
-#define ERROR_NONE { .code = 0, .story = "" }
+#define ERROR_NONE                                                                                                     \
+    {                                                                                                                  \
+        .code = 0, .story = ""                                                                                         \
+    }
 
 /* Replaces what stood in `error` by `code` (a positive errno) and a story.
  * `error` may be NULL.  Returns -code. */
-int error_set(struct error *error, int code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+int error_set(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Like error_set, with ": " and the text of `code` at the end. */
-int error_set_errno(struct error *error, int code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+int error_set_errno(struct error *error, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts "context: " in front of the story that `error` holds; the code stays.
  * Returns -error->code (or -EIO where `error` is NULL). */
-int error_context(struct error *error, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+int error_context(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Copies `from` to `to`, either of which may be NULL.  Returns -from->code. */
 int error_copy(struct error *to, const struct error *from);

@@ -80,8 +80,8 @@ static inline void list_append_all(struct list *to, struct list *from)
 #define list_for_each(node, head) for (struct list *node = (head)->next; node != (head); node = node->next)
 
 /* The body may remove `node`, and nothing else. */
-#define list_for_each_safe(node, head)                                                       \
-    for (struct list *node = (head)->next, *node##_next = node->next; node != (head); \
+#define list_for_each_safe(node, head)                                                                                 \
+    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                                  \
          node = node##_next, node##_next = node->next)
 
 #endif

@@ -9,8 +9,8 @@
 
 #include <stddef.h>
 
-void *memory_new(size_t size); /* zeroed */
-void *memory_array(size_t count, size_t size); /* zeroed, the product checked */
+void *memory_new(size_t size);                             /* zeroed */
+void *memory_array(size_t count, size_t size);             /* zeroed, the product checked */
 void *memory_resize(void *old, size_t count, size_t size); /* the new part not zeroed */
 char *memory_string(const char *string);
 void *memory_copy(const void *bytes, size_t length);

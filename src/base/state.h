@@ -8,10 +8,10 @@
 #include <stdint.h>
 
 struct state_table {
-    const char *machine; /* "volume", for the message */
+    const char *machine;      /* "volume", for the message */
     const char *const *names; /* names[state] */
-    const uint32_t *moves; /* moves[from]: bit `to` set where the move is allowed */
-    int count; /* at most 32 */
+    const uint32_t *moves;    /* moves[from]: bit `to` set where the move is allowed */
+    int count;                /* at most 32 */
 };
 
 /* Sets *state to `to`, or aborts. */

@@ -23,7 +23,7 @@ bool text_is_utf8(const char *bytes, size_t length);
  * Always terminated. */
 void text_quote(const char *bytes, size_t length, char *ret_text, size_t capacity);
 
-void text_hex(const uint8_t *bytes, size_t length, char *ret_text); /* 2 * length + 1 bytes, lower case */
+void text_hex(const uint8_t *bytes, size_t length, char *ret_text);   /* 2 * length + 1 bytes, lower case */
 bool text_unhex(const char *text, uint8_t *ret_bytes, size_t length); /* exactly 2 * length digits */
 
 #endif

@@ -15,7 +15,7 @@
 struct watchdog {
     struct timer timer;
     struct channel *channel;
-    uint64_t deadline_ns; /* 0: nothing to watch */
+    uint64_t deadline_ns;         /* 0: nothing to watch */
     uint64_t pressed_deadline_ns; /* the deadline while `pressed` says that others wait for what this one holds */
     bool (*pressed)(const void *arg);
     const void *arg;

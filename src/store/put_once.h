@@ -21,7 +21,7 @@ struct put_once {
     /* Asked after each such attempt whether to go on; NULL: always.  Only for those to whom an object that may still
      * land later does no harm. */
     bool (*give_up)(void *arg, const struct error *error);
-    void *arg; /* of both */
+    void *arg;           /* of both */
     struct waitq *hurry; /* a wake ends the back-off early; NULL: none */
 };
 

@@ -56,7 +56,7 @@ struct store_get {
 
 struct store_got {
     uint64_t length; /* bytes placed: less than wanted where the object ends sooner, 0 beyond its end */
-    uint64_t size; /* of the whole object */
+    uint64_t size;   /* of the whole object */
     char etag[STORE_ETAG_MAX];
 };
 
@@ -132,7 +132,7 @@ struct store *store_mem_open(struct mem *mem);
 
 struct store_counts {
     uint64_t gets, puts, deletes, lists; /* requests made */
-    uint64_t failed; /* of these, with anything but 0, -ENOENT, -EEXIST, -ESTALE */
+    uint64_t failed;                     /* of these, with anything but 0, -ENOENT, -EEXIST, -ESTALE */
     uint64_t bytes_got, bytes_put;
     uint64_t put_bytes_max; /* the largest single put */
 };

@@ -32,7 +32,8 @@
 /* Pages and zero ranges of a sealed batch: 2,048 pages make a data object of 8 MiB, the size from which S3 gains
  * nothing more from larger objects. An open batch that grew larger is cut into several. */
 #define BATCH_EXTENTS 2048u
-/* The most that an open batch grows to, for pages that may be written again: 512 MiB, sorted in about ten milliseconds. */
+/* The most that an open batch grows to, for pages that may be written again: 512 MiB, sorted in about ten milliseconds.
+ */
 #define BATCH_OPEN_PAGES_MAX 131072u
 /* What a zero range costs of the dirty bytes. */
 #define ZERO_RANGE_COST 64u
@@ -40,7 +41,7 @@
 enum batch_state { BATCH_OPEN, BATCH_SEALED, BATCH_UPLOADING, BATCH_UPLOADED };
 
 struct batch {
-    struct list link; /* volume.batches, oldest first */
+    struct list link;      /* volume.batches, oldest first */
     struct list zero_link; /* volume.zeroing */
     struct volume *volume;
     uint64_t number; /* 1, 2, 3, … in the order of opening */

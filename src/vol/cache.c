@@ -44,8 +44,9 @@
 #define COUNT_MAX 3
 #define SMALL_SHARE 10u /* the small queue's part of all pages: one in so many */
 #define SPARED_MAX 64u
-#define BUCKETS_LEAST 64u  /* a power of two */
-#define BUCKETS_A_FRAME 4u /* at most: well above the one at which it grows, so a steady coming and going moves none   \
+#define BUCKETS_LEAST 64u /* a power of two */
+#define BUCKETS_A_FRAME                                                                                                \
+    4u                     /* at most: well above the one at which it grows, so a steady coming and going moves none   \
                             */
 #define GHOST_WAYS 8u      /* a cache line of ghosts is searched */
 #define GHOSTS_A_BUCKET 2u /* of the hash table; room for the unevenness of the sets */

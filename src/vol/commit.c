@@ -101,7 +101,7 @@ struct choice {
     uint32_t count;
     uint32_t objects;
     bool full; /* no more fits */
-    bool all; /* nothing sealed is left behind */
+    bool all;  /* nothing sealed is left behind */
 };
 
 static bool rides_inline(const struct volume *volume, const struct batch *batch)
@@ -115,7 +115,7 @@ static void choose(const struct volume *volume, struct choice *ret_choice)
     struct choice *choice = ret_choice;
     *choice = (struct choice){ .all = true };
     uint32_t extents = 0, inline_pages = 0;
-    list_for_each(node, &volume->batches) {
+    list_for_each (node, &volume->batches) {
         struct batch *batch = container_of(node, struct batch, link);
         bool inlined = rides_inline(volume, batch);
         if (batch->state == BATCH_OPEN)
@@ -251,8 +251,8 @@ static void conclude(struct volume *volume, const struct choice *choice, struct 
 
 #ifdef CAIRN_MUTANTS
 /* Deliberate bugs in what is made of an attempt's outcome. *ret_settled: `status` stands. */
-static int mutant_put(struct volume *volume, const struct choice *choice, const struct put_once *put,
-                      bool *ret_settled, struct error *error)
+static int mutant_put(struct volume *volume, const struct choice *choice, const struct put_once *put, bool *ret_settled,
+                      struct error *error)
 {
     struct store_put once = { .key = put->key, .pieces = put->pieces, .count = put->count, .condition = STORE_ABSENT };
     *ret_settled = false;
@@ -299,10 +299,8 @@ static int commit(struct volume *volume, const struct choice *choice, struct err
     entry_encode(&plan.entry, &front, hash);
     assert(front.length == (size_t)plan.inline_start * FRAME_UNIT);
     struct sealing sealing = { .layout = &plan.inline_layout,
-                               .place = { .uuid = head.uuid,
-                                          .kind = OBJECT_LOG,
-                                          .seq = head.seq,
-                                          .offset = front.length } };
+                               .place = {
+                                   .uuid = head.uuid, .kind = OBJECT_LOG, .seq = head.seq, .offset = front.length } };
     if (plan.inline_layout.page_count > INLINE_PAGES_UNHURRIED)
         loop_work(volume->loop, seal_layout, &sealing);
     else
@@ -334,8 +332,8 @@ static int commit(struct volume *volume, const struct choice *choice, struct err
     return status;
 }
 
-/* The open batch goes when its time has come; and when writers wait for room, if it makes an object, or all that they wait for
- * is in it. */
+/* The open batch goes when its time has come; and when writers wait for room, if it makes an object, or all that they
+ * wait for is in it. */
 static bool seal_is_due(const struct volume *volume, bool old)
 {
     const struct batch *open = volume->open;

@@ -145,7 +145,8 @@ void dirty_drop(struct dirty *dirty, const struct page *page)
 }
 
 /* The part of the block that lies in [first, past), as slots [from, to). */
-static void slots_in(const struct dirty_block *block, uint64_t first, uint64_t past, uint32_t *ret_from, uint32_t *ret_to)
+static void slots_in(const struct dirty_block *block, uint64_t first, uint64_t past, uint32_t *ret_from,
+                     uint32_t *ret_to)
 {
     uint64_t base = block->block * BLOCK_PAGES;
     *ret_from = first > base ? (uint32_t)(first - base) : 0;
@@ -231,5 +232,6 @@ bool dirty_none(const struct dirty *dirty, uint64_t first, uint64_t past)
 
 uint64_t dirty_memory_bytes(const struct dirty *dirty)
 {
-    return (dirty->mask + 1) * sizeof *dirty->buckets + (dirty->count + dirty->spare_count) * sizeof(struct dirty_block);
+    return (dirty->mask + 1) * sizeof *dirty->buckets +
+           (dirty->count + dirty->spare_count) * sizeof(struct dirty_block);
 }

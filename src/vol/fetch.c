@@ -34,7 +34,7 @@
 
 struct fetch {
     struct volume *volume;
-    uint32_t object; /* index, held */
+    uint32_t object;          /* index, held */
     struct frame_place place; /* of the first frame */
     uint64_t bytes;
     uint32_t count;
@@ -74,8 +74,7 @@ static int verify(const struct fetch *fetch, uint32_t i, struct error *error)
     struct frame_place place = fetch->place;
     place.offset = (uint64_t)wanted->start * FRAME_UNIT;
     struct frame_header header;
-    int status =
-        frame_verify(fetch->headers[i], &place, payload, (int)wanted->frame->page_count, &header, error);
+    int status = frame_verify(fetch->headers[i], &place, payload, (int)wanted->frame->page_count, &header, error);
     if (MUTANT(damage_is_served))
         return 0;
     if (status < 0)
@@ -128,8 +127,9 @@ static void tell_failure(struct volume *volume, const struct error *error)
     volume->failures_untold++;
     if (volume->failure_told_ns != 0 && now < volume->failure_told_ns + FAILURE_EVERY_NS)
         return;
-    event_raise(volume->all->events, EVENT_ERROR, volume->subject, "cannot read: %s (%llu failed reads since last told)",
-                error->story, (unsigned long long)volume->failures_untold);
+    event_raise(volume->all->events, EVENT_ERROR, volume->subject,
+                "cannot read: %s (%llu failed reads since last told)", error->story,
+                (unsigned long long)volume->failures_untold);
     volume->failure_told_ns = now;
     volume->failures_untold = 0;
 }
@@ -262,8 +262,8 @@ static void start(struct volume *volume, const struct plan *plan, struct page **
         wanted->start = plan->frames[i].start;
         wanted->units = plan->frames[i].units;
         assert(frame_total_bytes(plan->frames[i].pages * PAGE_BYTES) == wanted->units * FRAME_UNIT);
-        wanted->frame = cache_begin(volume->all->cache, volume_cache_id(volume, row->id), wanted->start,
-                                    &pages[taken], plan->frames[i].pages);
+        wanted->frame = cache_begin(volume->all->cache, volume_cache_id(volume, row->id), wanted->start, &pages[taken],
+                                    plan->frames[i].pages);
         taken += plan->frames[i].pages;
     }
     object_table_hold(volume->objects, plan->object);
@@ -299,8 +299,8 @@ static int start_missing(struct volume *volume, uint64_t number, uint64_t past)
             return first ? status : 0;
         }
         /* Shrinking the cache, or a wait, may have changed what is missing. */
-        bool stands = volume->state == VOLUME_SERVING && plan_next(volume, number, past, &again) &&
-                      same_plan(&plan, &again);
+        bool stands =
+            volume->state == VOLUME_SERVING && plan_next(volume, number, past, &again) && same_plan(&plan, &again);
         if (!stands) {
             for (uint32_t i = 0; i < plan.page_count; i++)
                 page_unref(pages[i]);
@@ -344,8 +344,8 @@ int fetch_page(struct volume *volume, uint64_t number, uint64_t past, struct fra
         }
         uint64_t id = object_table_row(volume->objects, location.object)->id;
         if (id == failed_object && location.start == failed_start)
-            return error_set(error, EIO, "%s: page %llu is lost: its object %llu is not in the store",
-                             volume->subject, (unsigned long long)number, (unsigned long long)id);
+            return error_set(error, EIO, "%s: page %llu is lost: its object %llu is not in the store", volume->subject,
+                             (unsigned long long)number, (unsigned long long)id);
         struct frame *frame = cache_lookup(volume->all->cache, volume_cache_id(volume, id), location.start);
         if (frame == NULL) {
             int status = start_missing(volume, number, past);

@@ -17,7 +17,9 @@ static int add_objects(struct volume *volume, const struct entry *entry, uint32_
     for (uint32_t i = 0; i < entry->extent_count && !rides; i++)
         rides = entry->extents[i].kind == EXTENT_PAGES && entry->extents[i].object == 0;
     for (uint32_t i = 0; i <= entry->object_count; i++) {
-        struct object row = { .id = entry->object_id + i, .uuid = entry->uuid, .born = entry->seq, .died = OBJECT_ALIVE };
+        struct object row = {
+            .id = entry->object_id + i, .uuid = entry->uuid, .born = entry->seq, .died = OBJECT_ALIVE
+        };
         if (i == 0) {
             if (!rides)
                 continue;
@@ -31,8 +33,8 @@ static int add_objects(struct volume *volume, const struct entry *entry, uint32_
             row.total_bytes = entry->objects[i - 1].bytes;
         }
         if (object_table_add(volume->objects, &row, &indexes[i]) < 0)
-            return error_set(error, ENOSPC, "%s has more than %u objects: this release can't hold it",
-                             volume->subject, OBJECT_INDEX_MAX);
+            return error_set(error, ENOSPC, "%s has more than %u objects: this release can't hold it", volume->subject,
+                             OBJECT_INDEX_MAX);
     }
     return 0;
 }

@@ -53,8 +53,9 @@
 #define UNRETURNED_MAX 256u
 /* Neighbouring frames that one GET fetches: eight blocks. */
 #define FETCH_BYTES_MAX (1u << 20)
-/* Fetches under way on a shard: each is a task with a stack, which is two of the 65,530 memory mappings that Linux allows
- * a process.  So the fetch gate charges at least FETCH_COST_LEAST for each, and is never larger than the product. */
+/* Fetches under way on a shard: each is a task with a stack, which is two of the 65,530 memory mappings that Linux
+ * allows a process.  So the fetch gate charges at least FETCH_COST_LEAST for each, and is never larger than the
+ * product. */
 #define FETCHES_MAX 2048u
 #define FETCH_COST_LEAST (64u << 10)
 /* Blocks that a large read looks ahead of where it is. */
@@ -76,7 +77,7 @@ struct volumes {
     struct volume_settings settings; /* as given; what became of its memory_bytes and dirty_bytes is below */
     struct page_pool *pool;
     struct cache *cache;
-    uint64_t dirty_most; /* of the dirty gate's limit, which may be lower (vol/commit.c) */
+    uint64_t dirty_most;   /* of the dirty gate's limit, which may be lower (vol/commit.c) */
     uint64_t shrinking_to; /* the share while memory comes down to it; 0: it has */
     void (*shrunk)(void *arg);
     void *shrunk_arg;
@@ -85,9 +86,9 @@ struct volumes {
     struct gate dirty_gate; /* bytes of the write buffers of all volumes */
     struct gate reply_gate; /* bytes of pages that replies hold */
     struct gate fetch_gate; /* bytes of frames that are being fetched */
-    struct list all; /* struct volume */
-    struct group group; /* one task per volume: opening, closing */
-    struct waitq changed; /* a volume changed its state */
+    struct list all;        /* struct volume */
+    struct group group;     /* one task per volume: opening, closing */
+    struct waitq changed;   /* a volume changed its state */
     uint32_t next_tag;
     bool stopping;
     /* Under which registers may still name us, though nobody serves those volumes here any more; the oldest is
@@ -102,8 +103,8 @@ enum volume_state {
     VOLUME_OPENING, /* the keeper task takes ownership and replays the log */
     VOLUME_SERVING,
     VOLUME_RELEASING, /* no users, or the opening failed; the keeper gives the volume back */
-    VOLUME_FENCED, /* another owner has it; whatever is dirty is lost */
-    VOLUME_CLOSED, /* the keeper is done with it; freed when the last user is gone */
+    VOLUME_FENCED,    /* another owner has it; whatever is dirty is lost */
+    VOLUME_CLOSED,    /* the keeper is done with it; freed when the last user is gone */
 };
 extern const struct state_table volume_states;
 
@@ -121,7 +122,7 @@ struct volume {
     uint64_t create_size; /* of the first acquire */
     uint64_t answered_ns; /* OPENING: when the store last answered */
 
-    struct group group; /* uploads, fetches, the committer */
+    struct group group;     /* uploads, fetches, the committer */
     struct waitq attention; /* the keeper waits here: users gone, fenced, stopping */
     uint64_t idle_since_ns; /* since when there are no users */
 
@@ -130,16 +131,16 @@ struct volume {
     char register_etag[STORE_ETAG_MAX];
     struct nonce owner;
     uint64_t epoch; /* 0: not taken */
-    bool returned; /* the register does not name us, and will not */
+    bool returned;  /* the register does not name us, and will not */
 
     /* the disk */
     uint64_t size, pages;
     struct dirty *dirty;
-    struct list batches; /* uncommitted, oldest first; the open one, if any, is last */
-    struct list zeroing; /* those of them with zero ranges (batch.zero_link) */
-    struct batch *open; /* NULL: none */
-    uint32_t batch_count; /* in `batches` */
-    uint32_t zero_batches; /* of those, with zero ranges */
+    struct list batches;                 /* uncommitted, oldest first; the open one, if any, is last */
+    struct list zeroing;                 /* those of them with zero ranges (batch.zero_link) */
+    struct batch *open;                  /* NULL: none */
+    uint32_t batch_count;                /* in `batches` */
+    uint32_t zero_batches;               /* of those, with zero ranges */
     uint64_t recent_ends[RECENT_WRITES]; /* the pages behind the last writes: who begins there writes in order */
     uint32_t recent_next;
     struct map *map;
@@ -151,14 +152,14 @@ struct volume {
     uint8_t chain[SHA256_BYTES];
     uint64_t next_object_id;
     uint64_t next_data_n;
-    uint64_t next_batch; /* number of the next batch to be opened */
+    uint64_t next_batch;      /* number of the next batch to be opened */
     uint64_t committed_batch; /* all batches up to this number are durable */
-    uint64_t flush_target; /* the newest batch that a FLUSH waits for */
-    uint32_t uploads; /* data objects on their way */
-    struct waitq committed; /* woken by each commit, failure of an attempt, and fencing */
-    struct waitq work; /* the committer waits here */
-    struct waitq hurry; /* ends back-offs */
-    struct error trouble; /* of the last attempt that failed; code 0 since the last that did not */
+    uint64_t flush_target;    /* the newest batch that a FLUSH waits for */
+    uint32_t uploads;         /* data objects on their way */
+    struct waitq committed;   /* woken by each commit, failure of an attempt, and fencing */
+    struct waitq work;        /* the committer waits here */
+    struct waitq hurry;       /* ends back-offs */
+    struct error trouble;     /* of the last attempt that failed; code 0 since the last that did not */
     uint64_t trouble_count;
 
     uint64_t failure_told_ns, failures_untold; /* of reads (vol/fetch.c) */
@@ -191,13 +192,12 @@ struct batch *commit_open_batch(struct volume *volume); /* the open one, made wh
 void commit_seal(struct volume *volume, bool flushed);
 /* How many pages the open batch may grow to. */
 uint64_t commit_open_room(const struct volume *volume);
-void commit_task(void *volume); /* runs as long as the volume is served */
+void commit_task(void *volume);          /* runs as long as the volume is served */
 void commit_kick(struct volume *volume); /* something changed that the committer may act upon */
 /* ---- vol/fold.c ---- */
 
 /* Applies a commit to map and object table, and moves the end of the log behind it. Never parks. */
-int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t hash[SHA256_BYTES],
-               struct error *error);
+int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t hash[SHA256_BYTES], struct error *error);
 
 /* ---- vol/ownership.c ---- */
 

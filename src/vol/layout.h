@@ -15,8 +15,8 @@
 struct layout_frame {
     uint64_t block;
     uint32_t bitmap; /* of the block's pages in it */
-    uint32_t first; /* its first page, in layout.pages */
-    uint32_t start; /* FRAME_UNITs from the first frame of the layout */
+    uint32_t first;  /* its first page, in layout.pages */
+    uint32_t start;  /* FRAME_UNITs from the first frame of the layout */
     uint32_t page_count;
 };
 
@@ -26,7 +26,7 @@ struct layout {
     struct layout_frame *frames;
     uint32_t frame_count;
     uint8_t (*headers)[FRAME_HEADER_BYTES]; /* filled by layout_seal() */
-    struct iovec *pieces; /* likewise */
+    struct iovec *pieces;                   /* likewise */
     int piece_count;
     uint64_t bytes; /* of all frames */
 };

@@ -68,7 +68,8 @@ int volumes_list(struct store *store, int (*visit)(void *arg, const char *name, 
         more = listing.more && listing.count > 0;
         for (size_t i = 0; i < listing.count && status == 0; i++) {
             size_t length = 0;
-            struct error ignored = ERROR_NONE; /* a register that can't be read has no name to tell: `cairn list` says so */
+            struct error ignored =
+                ERROR_NONE; /* a register that can't be read has no name to tell: `cairn list` says so */
             if (name_of(store, listing.entries[i].key, name, &length, &ignored) == 0)
                 status = visit(arg, name, length);
         }

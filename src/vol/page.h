@@ -32,7 +32,7 @@ struct page {
     /* Set when the page is linked into the dirty index, and of no meaning before or after: */
     struct batch *batch;
     uint64_t number; /* which page of the disk */
-    uint32_t place; /* in the open batch's pages */
+    uint32_t place;  /* in the open batch's pages */
 };
 
 /* What a page costs of the limit: its memory, and its share of its slab's bookkeeping. */

@@ -140,8 +140,7 @@ static void put_zeroes(const struct zero_set *zeroes, uint32_t *at_range, uint64
 }
 
 /* All extents in ascending order; starts of inline frames are still relative to the first. */
-static void make_extents(struct plan *plan, const struct survivor *survivors, uint32_t count,
-                         const uint32_t *object_of)
+static void make_extents(struct plan *plan, const struct survivor *survivors, uint32_t count, const uint32_t *object_of)
 {
     struct zero_set zeroes;
     unite_zeroes(plan, &zeroes);
@@ -179,9 +178,8 @@ void plan_make(struct batch *const *batches, uint32_t batch_count, const struct 
         assert(batches[i]->state == BATCH_SEALED || batches[i]->state == BATCH_UPLOADED);
         if (batches[i]->state != BATCH_UPLOADED)
             continue;
-        entry->objects[entry->object_count++] = (struct commit_object){
-            .epoch = entry->epoch, .n = batches[i]->data_n, .bytes = batches[i]->layout.bytes
-        };
+        entry->objects[entry->object_count++] =
+            (struct commit_object){ .epoch = entry->epoch, .n = batches[i]->data_n, .bytes = batches[i]->layout.bytes };
         object_of[i] = entry->object_count;
     }
 
@@ -193,8 +191,7 @@ void plan_make(struct batch *const *batches, uint32_t batch_count, const struct 
     layout_make(plan.inline_pages, inline_count, &plan.inline_layout);
 
     make_extents(&plan, survivors, count, object_of);
-    plan.inline_start =
-        (uint32_t)(entry_front_bytes(entry->extent_count, entry->object_count, 0) / FRAME_UNIT);
+    plan.inline_start = (uint32_t)(entry_front_bytes(entry->extent_count, entry->object_count, 0) / FRAME_UNIT);
     for (uint32_t i = 0; i < entry->extent_count; i++)
         if (entry->extents[i].kind == EXTENT_PAGES && entry->extents[i].object == 0)
             entry->extents[i].start += plan.inline_start;

@@ -12,7 +12,7 @@ struct plan {
     struct entry entry; /* extents and objects are the plan's */
     struct page **inline_pages;
     struct layout inline_layout; /* of what rides behind the tables; not sealed yet */
-    uint32_t inline_start; /* where its first frame lies in the entry, in FRAME_UNITs */
+    uint32_t inline_start;       /* where its first frame lies in the entry, in FRAME_UNITs */
 };
 
 /* `head`: the fixed fields of the entry (kind, uuid, epoch, owner, seq, previous, wall_ms, object_id). */

@@ -31,7 +31,7 @@
 bool dirty_zeroed(const struct volume *volume, uint64_t number, uint64_t *ret_run)
 {
     uint64_t shortest = UINT64_MAX;
-    list_for_each(node, &volume->zeroing) {
+    list_for_each (node, &volume->zeroing) {
         const struct batch *batch = container_of(node, struct batch, zero_link);
         uint64_t run;
         if (zero_set_has(&batch->zeroes, number, &run)) {

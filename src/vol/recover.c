@@ -141,8 +141,10 @@ static int check(struct volume *volume, const struct slot *slot, uint64_t *highe
                          (unsigned long long)entry->object_id);
     for (uint32_t i = 0; i < entry->record_count; i++)
         if (entry->records[i].must_understand)
-            return error_set(error, EPROTONOSUPPORT, "log entry %llu has a record of type %u, which this release "
-                             "does not know; use a newer cairn", seq, entry->records[i].type);
+            return error_set(error, EPROTONOSUPPORT,
+                             "log entry %llu has a record of type %u, which this release "
+                             "does not know; use a newer cairn",
+                             seq, entry->records[i].type);
     *highest_epoch = entry->epoch;
     return 0;
 }
@@ -176,7 +178,8 @@ static int replay(struct volume *volume, uint64_t last, uint64_t *highest_epoch,
         group_join(&volume->group); /* nothing else is in it before the volume is served */
         for (uint64_t i = 0; i < count; i++) {
             if (status == 0 && slots[i].status == -ENOENT)
-                status = error_set(error, EBADMSG, "%s: its log is damaged: entry %llu is missing, though later ones "
+                status = error_set(error, EBADMSG,
+                                   "%s: its log is damaged: entry %llu is missing, though later ones "
                                    "exist; restore it, or what was written since is lost",
                                    volume->subject, (unsigned long long)slots[i].seq);
             if (status == 0 && slots[i].status < 0) {
@@ -271,8 +274,7 @@ static int put_fence(struct volume *volume, struct error *error)
     struct iovec piece = { .iov_base = bytes.data, .iov_len = bytes.length };
     char key[KEY_MAX];
     key_log(&fence.uuid, fence.seq, key);
-    struct fencing fencing = { .volume = volume,
-                               .deadline_ns = loop_now_ns(volume->loop) + OWNERSHIP_DEADLINE_NS };
+    struct fencing fencing = { .volume = volume, .deadline_ns = loop_now_ns(volume->loop) + OWNERSHIP_DEADLINE_NS };
     struct put_once put = { .store = volume->all->store,
                             .key = key,
                             .pieces = &piece,
@@ -299,9 +301,10 @@ static int replay_and_fence(struct volume *volume, uint64_t committed, struct er
         if (status < 0)
             return status;
         if (highest == volume->committed_seq && committed > highest && !MUTANT(lost_end_is_served))
-            return error_set(error, EBADMSG, "%s: its log is damaged: its register knows of entry %llu, but the store "
-                             "has none behind %llu", volume->subject, (unsigned long long)committed,
-                             (unsigned long long)highest);
+            return error_set(error, EBADMSG,
+                             "%s: its log is damaged: its register knows of entry %llu, but the store "
+                             "has none behind %llu",
+                             volume->subject, (unsigned long long)committed, (unsigned long long)highest);
         if (highest > volume->committed_seq) {
             status = replay(volume, highest, &highest_epoch, error);
             if (status < 0)
@@ -325,9 +328,11 @@ static int refuse_held(const struct volume *volume, const struct register_body *
     struct tm tm;
     if (body->owned_since_wall_ms != 0 && gmtime_r(&seconds, &tm) != NULL)
         strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S UTC", &tm);
-    return error_set(error, EBUSY, "%s is held by process %llu on host %s since %s; if that server is gone for good, "
-                     "take the volume from it with: cairn break-lease", volume->subject,
-                     (unsigned long long)body->process, body->host[0] != '\0' ? body->host : "(unknown)", since);
+    return error_set(error, EBUSY,
+                     "%s is held by process %llu on host %s since %s; if that server is gone for good, "
+                     "take the volume from it with: cairn break-lease",
+                     volume->subject, (unsigned long long)body->process,
+                     body->host[0] != '\0' ? body->host : "(unknown)", since);
 }
 
 /* Whether the owner that `body` names is one of this shard's volumes that ended without being given back. */
@@ -342,15 +347,19 @@ static bool is_unreturned(const struct volumes *all, const struct register_body 
 static int refuse_unknown(const struct volume *volume, const struct register_body *body, struct error *error)
 {
     if ((body->features_incompatible & ~FEATURES_INCOMPATIBLE_KNOWN) != 0)
-        return error_set(error, EPROTONOSUPPORT, "%s needs features (bits 0x%llx) that this release does not have; "
-                         "use a newer cairn", volume->subject,
+        return error_set(error, EPROTONOSUPPORT,
+                         "%s needs features (bits 0x%llx) that this release does not have; "
+                         "use a newer cairn",
+                         volume->subject,
                          (unsigned long long)(body->features_incompatible & ~FEATURES_INCOMPATIBLE_KNOWN));
     if (body->state != REGISTER_LIVE)
         return error_set(error, EPROTONOSUPPORT, "%s is being deleted, or was deleted, by a newer cairn",
                          volume->subject);
     if (!body->newest.empty || body->has_parent || body->newest.seq != 0)
-        return error_set(error, EPROTONOSUPPORT, "%s has a checkpoint or a parent, which this release cannot read; "
-                         "use a newer cairn", volume->subject);
+        return error_set(error, EPROTONOSUPPORT,
+                         "%s has a checkpoint or a parent, which this release cannot read; "
+                         "use a newer cairn",
+                         volume->subject);
     uint64_t size = body->newest.size;
     if (size == 0 || size % 512 != 0 || size > VOLUME_BYTES_MAX)
         return error_set(error, EBADMSG, "%s: its register gives it a size of %llu bytes, which no volume can have",

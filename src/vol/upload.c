@@ -82,7 +82,7 @@ static void upload_task(void *arg)
 
 void upload_start(struct volume *volume)
 {
-    list_for_each(node, &volume->batches) {
+    list_for_each (node, &volume->batches) {
         struct batch *batch = container_of(node, struct batch, link);
         if (volume->uploads >= volume->all->settings.uploads)
             return;

@@ -64,7 +64,7 @@ static uint64_t unused_tag(struct volumes *all)
     for (;;) {
         uint64_t tag = all->next_tag++ % ((UINT64_C(1) << (64 - CACHE_TAG_SHIFT)) - 1);
         bool used = false;
-        list_for_each(node, &all->all)
+        list_for_each (node, &all->all)
             used = used || container_of(node, struct volume, link)->cache_tag == tag;
         if (!used)
             return tag;
@@ -146,7 +146,7 @@ void volume_fence(struct volume *volume, const struct error *story)
     waitq_wake_all(&volume->attention);
     waitq_wake_all(&volume->all->changed);
     /* A watch may take itself out, and no other. */
-    list_for_each_safe(node, &volume->watches) {
+    list_for_each_safe (node, &volume->watches) {
         struct volume_watch *watch = container_of(node, struct volume_watch, link);
         watch->gone(watch);
     }
@@ -270,8 +270,8 @@ static void keeper(void *arg)
         all->unreturned[all->unreturned_next++ % UNRETURNED_MAX] = volume->owner;
     uint64_t dropped = drop_batches(volume);
     if (dropped > 0)
-        event_raise(all->events, EVENT_ERROR, volume->subject,
-                    "%llu bytes that were written but not flushed are lost", (unsigned long long)dropped);
+        event_raise(all->events, EVENT_ERROR, volume->subject, "%llu bytes that were written but not flushed are lost",
+                    (unsigned long long)dropped);
     cache_forget(all->cache, volume_cache_id(volume, 0), volume_cache_id(volume, 0) + (UINT64_C(1) << CACHE_TAG_SHIFT));
     state_move(&volume_states, &volume->state, VOLUME_CLOSED);
     list_remove(&volume->link);
@@ -286,7 +286,7 @@ static void keeper(void *arg)
 
 static struct volume *find(struct volumes *all, const char *name, size_t name_length)
 {
-    list_for_each(node, &all->all) {
+    list_for_each (node, &all->all) {
         struct volume *volume = container_of(node, struct volume, link);
         if (volume->name_length == name_length && memcmp(volume->name, name, name_length) == 0)
             return volume;
@@ -414,7 +414,7 @@ bool volumes_all_returned(const struct volumes *all)
 static void wake_keepers(struct volumes *all)
 {
     waitq_wake_all(&all->changed);
-    list_for_each(node, &all->all) {
+    list_for_each (node, &all->all) {
         struct volume *volume = container_of(node, struct volume, link);
         waitq_wake_all(&volume->attention);
         waitq_wake_all(&volume->hurry);
@@ -443,7 +443,7 @@ void volumes_abandon(struct volumes *all)
 {
     all->stopping = true;
     group_cancel(&all->group);
-    list_for_each(node, &all->all)
+    list_for_each (node, &all->all)
         group_cancel(&container_of(node, struct volume, link)->group);
     group_join(&all->group);
 }
@@ -460,7 +460,7 @@ void volumes_free(struct volumes *all)
 
 void volumes_walk(struct volumes *all, void (*visit)(void *arg, struct volume *volume), void *arg)
 {
-    list_for_each(node, &all->all)
+    list_for_each (node, &all->all)
         visit(arg, container_of(node, struct volume, link));
 }
 
@@ -479,7 +479,7 @@ const char *volume_subject(const struct volume *volume)
 struct volume_counts volume_read_counts(const struct volume *volume)
 {
     struct volume_counts counts = volume->counts;
-    list_for_each(node, &volume->batches)
+    list_for_each (node, &volume->batches)
         counts.dirty_bytes += container_of(node, struct batch, link)->charged;
     counts.uncommitted_batches = volume->batch_count;
     counts.committed_seq = volume->committed_seq;

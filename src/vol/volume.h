@@ -48,12 +48,12 @@ struct host_ops {
 /* Settings of the engine; all of them have a default in volume_settings_default(). */
 struct volume_settings {
     uint64_t memory_bytes; /* this shard's share: cache, dirty data, data on its way */
-    uint64_t dirty_bytes; /* at most this much of it uncommitted */
+    uint64_t dirty_bytes;  /* at most this much of it uncommitted */
     uint64_t batch_age_ms; /* an open batch is sealed after */
     uint64_t flush_deadline_ms;
     uint64_t read_deadline_ms;
     uint64_t release_grace_ms; /* after the last client has gone */
-    uint32_t uploads; /* data objects on their way at once, per volume */
+    uint32_t uploads;          /* data objects on their way at once, per volume */
     uint64_t lease_ms;
     bool break_lease; /* take volumes whatever their register says of the owner */
 };
@@ -137,7 +137,8 @@ void volume_data_free(struct volume_data *data);
 
 /* Appends `length` bytes of the disk to `data`. On failure `data` is as it was. */
 int volume_read_try(struct volume *volume, uint64_t offset, uint32_t length, struct volume_data *data);
-CO int volume_read(struct volume *volume, uint64_t offset, uint32_t length, struct volume_data *data, struct error *error);
+CO int volume_read(struct volume *volume, uint64_t offset, uint32_t length, struct volume_data *data,
+                   struct error *error);
 
 /* A WRITE in three steps: begin gives memory to receive the payload into; finish makes it part of the disk, at once
  * and whole; abort drops it (the payload did not come). */
@@ -159,8 +160,8 @@ int volume_write_finish_try(struct volume_write *write);
 CO int volume_write_finish(struct volume_write *write, struct error *error);
 void volume_write_abort(struct volume_write *write);
 
-/* The whole WRITE at once, where it changes only pages that were written a moment ago and that nobody but the open batch
- * has seen: true.  Otherwise false, and nothing was done. */
+/* The whole WRITE at once, where it changes only pages that were written a moment ago and that nobody but the open
+ * batch has seen: true.  Otherwise false, and nothing was done. */
 bool volume_write_over(struct volume *volume, uint64_t offset, uint32_t length, const uint8_t *payload);
 
 /* TRIM and WRITE_ZEROES: the range reads as zeroes from then on.  Any length.  Zeroes are never stored, so

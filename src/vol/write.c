@@ -179,7 +179,7 @@ int volume_write_begin_try(struct volume *volume, uint64_t offset, uint32_t leng
 /* Makes every volume of the shard commit what it can: a writer waits for room. */
 static void press(struct volumes *all)
 {
-    list_for_each(node, &all->all)
+    list_for_each (node, &all->all)
         commit_kick(container_of(node, struct volume, link));
 }
 

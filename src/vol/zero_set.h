@@ -19,7 +19,8 @@ struct zero_set {
 };
 
 void zero_set_add(struct zero_set *set, uint64_t first, uint64_t past);
-/* Whether `page` is in it; ret_run (may be NULL): from `page` on, how many pages have the same answer (UINT64_MAX: all). */
+/* Whether `page` is in it; ret_run (may be NULL): from `page` on, how many pages have the same answer (UINT64_MAX:
+ * all). */
 bool zero_set_has(const struct zero_set *set, uint64_t page, uint64_t *ret_run);
 void zero_set_free(struct zero_set *set); /* leaves it empty */
 
