@@ -158,7 +158,7 @@ static int apply(struct volume *volume, struct slot *slot, uint64_t *highest_epo
                 slot->entry.extents[i].count = 1;
     if (status == 0)
         status = fold_entry(volume, &slot->entry, slot->hash, error);
-    if (status < 0)
+    if (status < 0 && status != -ESHUTDOWN)
         error_context(error, "%s: its log is damaged or not readable here", volume->subject);
     return status;
 }
