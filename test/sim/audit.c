@@ -257,12 +257,14 @@ void audit_store(struct sim *sim)
     store_close(audit.store);
 }
 
-bool audit_ownership(struct sim *sim, const char *key, struct audit_ownership *ret_ownership)
+bool audit_ownership(struct sim *sim, const char *name, struct audit_ownership *ret_ownership)
 {
     struct store *store = store_mem_open(sim->mem);
     struct object object;
     struct register_body body;
+    char key[KEY_MAX];
     bool found = false;
+    key_register(name, strlen(name), key);
     if (store_get_whole(store, key, REGISTER_BYTES_MAX, &object.bytes, &object.length, NULL, NULL) == 0) {
         found = register_decode(object.bytes, object.length, &body, NULL) == 0;
         free(object.bytes);
@@ -274,13 +276,4 @@ bool audit_ownership(struct sim *sim, const char *key, struct audit_ownership *r
         (struct audit_ownership){ .process = body.held ? body.process : 0, .epoch = body.epoch, .uuid = body.uuid };
     register_free(&body);
     return true;
-}
-
-uint64_t audit_owner(struct sim *sim, const char *name)
-{
-    struct audit_ownership ownership = { .process = 0 };
-    char key[KEY_MAX];
-    key_register(name, strlen(name), key);
-    audit_ownership(sim, key, &ownership);
-    return ownership.process;
 }

@@ -15,7 +15,6 @@ struct audit_ownership {
     uint64_t epoch;
     struct uuid uuid; /* of the volume */
 };
-bool audit_ownership(struct sim *sim, const char *key, struct audit_ownership *ret_ownership);
-uint64_t audit_owner(struct sim *sim, const char *name); /* the process; 0: none */
+bool audit_ownership(struct sim *sim, const char *name, struct audit_ownership *ret_ownership);
 
 #endif

@@ -20,7 +20,7 @@ static struct disk *owner_of(struct sim *sim, const char *key)
         key_register(sim->disks[i].name, strlen(sim->disks[i].name), register_key);
         if (strcmp(register_key, key) == 0)
             return &sim->disks[i];
-        if (under_uuid && audit_ownership(sim, register_key, &ownership) && uuid_equal(&ownership.uuid, &uuid))
+        if (under_uuid && audit_ownership(sim, sim->disks[i].name, &ownership) && uuid_equal(&ownership.uuid, &uuid))
             return &sim->disks[i];
     }
     return NULL;
@@ -33,11 +33,8 @@ static bool pick_key(struct sim *sim, struct store *store, char ret_key[STORE_KE
     struct audit_ownership ownership;
     char prefix[KEY_MAX] = "v";
     bool last = world_random(sim->world, 4) == 0;
-    if (last) {
-        key_register(sim->disks[0].name, strlen(sim->disks[0].name), prefix);
-        if (audit_ownership(sim, prefix, &ownership))
-            key_log_prefix(&ownership.uuid, prefix);
-    }
+    if (last && audit_ownership(sim, sim->disks[0].name, &ownership))
+        key_log_prefix(&ownership.uuid, prefix);
     if (store_list(store, prefix, "", STORE_LIST_MAX, &listing, NULL) < 0)
         return false;
     bool any = listing.count > 0;

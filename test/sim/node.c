@@ -31,6 +31,7 @@ static bool begins_with(const char *text, const char *beginning)
 /* Some events say something that can be held against the facts. */
 static void on_volume_event(struct node *node, struct disk *disk, const char *text)
 {
+    struct audit_ownership ownership;
     char story[CHECKER_STORY_MAX];
     if (node->state >= NODE_CRASHING)
         return;
@@ -40,7 +41,8 @@ static void on_volume_event(struct node *node, struct disk *disk, const char *te
                  node->name, disk->name);
     if (begins_with(text, "released") && !checker_era_released(disk->checker, node_epoch(node, disk->name), story))
         sim_fail(node->sim, "%s released '%s': %s", node->name, disk->name, story);
-    if (begins_with(text, "another owner has taken it") && audit_owner(node->sim, disk->name) == node->process)
+    if (begins_with(text, "another owner has taken it") && audit_ownership(node->sim, disk->name, &ownership) &&
+        ownership.process == node->process)
         sim_fail(node->sim, "%s, the lawful owner of '%s', believes to be fenced: %s", node->name, disk->name, text);
 }
 
@@ -50,7 +52,7 @@ void node_asks(struct node *node, const char *key)
     for (int i = 0; i < node->sim->disk_count; i++) {
         char disk_key[KEY_MAX];
         key_register(node->sim->disks[i].name, strlen(node->sim->disks[i].name), disk_key);
-        if (strcmp(key, disk_key) == 0 && audit_ownership(node->sim, key, &ownership))
+        if (strcmp(key, disk_key) == 0 && audit_ownership(node->sim, node->sim->disks[i].name, &ownership))
             node->asked[i] |= UINT64_C(1) << ownership.epoch % 64;
     }
 }

@@ -330,6 +330,18 @@ static void check_settled(struct sim *sim)
     }
 }
 
+/* Its home owns the disk, or nobody does.  One that lost it without knowing would drop its clients once more: that may
+ * happen, but it is no calm. */
+static bool home_is_lawful(struct sim *sim, const struct disk *disk)
+{
+    struct audit_ownership ownership;
+    if (!audit_ownership(sim, disk->name, &ownership))
+        return true; /* nobody has created it yet */
+    uint64_t open_epoch = node_epoch(disk->home, disk->name);
+    return open_epoch == 0 ? ownership.process == 0 || ownership.process == disk->home->process
+                           : ownership.process == disk->home->process && ownership.epoch == open_epoch;
+}
+
 CO static void heal(struct run *run)
 {
     struct sim *sim = run->sim;
@@ -343,14 +355,12 @@ CO static void heal(struct run *run)
     }
     sleep_ns(SETTLING_NS);
     check_settled(sim);
-    /* A home that lost its disk without knowing would drop its clients once more: lawful, but no calm. */
     bool anew = world_random(sim->world, 2) == 0;
     struct node *node = NULL;
     for (int i = 0; i < sim->disk_count; i++) {
         struct disk *disk = &sim->disks[i];
-        uint64_t owner = audit_owner(sim, disk->name);
         disk->refusals = 0;
-        if (!anew && (owner == 0 || owner == disk->home->process))
+        if (!anew && home_is_lawful(sim, disk))
             continue;
         if (node == NULL)
             node = start_node(run, random_host(run), true);

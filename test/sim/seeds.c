@@ -25,7 +25,7 @@ bool run_plan(struct sim *sim, const struct plan *plan, const char *what, uint64
     running = sim;
     running_what = what;
     signal(SIGABRT, tell_and_die);
-    signal(SIGALRM, tell_and_die);
+    signal(SIGPROF, tell_and_die);
     scenario_run(sim, plan);
     running = NULL;
     if (sim->failed) {
