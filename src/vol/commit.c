@@ -160,11 +160,6 @@ static bool worth_committing(const struct volume *volume, const struct choice *c
 
 /* ---- committing ---- */
 
-static void troubled(void *arg, const struct error *error)
-{
-    volume_troubled(arg, error);
-}
-
 struct sealing {
     struct layout *layout;
     struct frame_place place;
@@ -314,7 +309,7 @@ static int commit(struct volume *volume, const struct choice *choice, struct err
                             .key = key,
                             .pieces = pieces,
                             .count = count,
-                            .troubled = troubled,
+                            .troubled = volume_put_troubled,
                             .arg = volume,
                             .hurry = &volume->hurry };
     bool settled = false;

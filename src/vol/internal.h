@@ -224,6 +224,8 @@ CO int recover_open(struct volume *volume, struct error *error);
 void volume_fence(struct volume *volume, const struct error *story);
 /* Errors that more attempts within the next seconds are unlikely to mend: no space, no permission. */
 bool volume_is_hard(int code);
+/* For put_once.troubled, with the volume as its arg: volume_troubled(). */
+void volume_put_troubled(void *volume, const struct error *error);
 /* Notes a failed attempt (for those who wait in FLUSH) and raises an event when it is the first. */
 void volume_troubled(struct volume *volume, const struct error *error);
 void volume_untroubled(struct volume *volume);

@@ -7,25 +7,32 @@
 #include "base/memory.h"
 #include "vol/internal.h"
 
+static int read_register(struct store *store, const char *key, struct register_body *ret_body, struct error *error)
+{
+    uint8_t *bytes;
+    size_t length;
+    char etag[STORE_ETAG_MAX];
+    int status = store_get_whole(store, key, REGISTER_BYTES_MAX, &bytes, &length, etag, error);
+    if (status < 0)
+        return status;
+    status = register_decode(bytes, length, ret_body, error);
+    free(bytes);
+    return status < 0 ? error_context(error, "%s", key) : 0;
+}
+
 int volumes_look(struct volumes *volumes, const char *name, size_t name_length, struct volume_brief *ret_brief,
                  struct error *error)
 {
-    char key[KEY_MAX], etag[STORE_ETAG_MAX];
+    char key[KEY_MAX];
     key_register(name, name_length, key);
-    uint8_t *bytes;
-    size_t length;
-    int status = store_get_whole(volumes->store, key, REGISTER_BYTES_MAX, &bytes, &length, etag, error);
+    struct register_body body;
+    int status = read_register(volumes->store, key, &body, error);
     if (status == -ENOENT) {
         *ret_brief = (struct volume_brief){ .exists = false };
         return 0;
     }
     if (status < 0)
         return status;
-    struct register_body body;
-    status = register_decode(bytes, length, &body, error);
-    free(bytes);
-    if (status < 0)
-        return error_context(error, "%s", key);
     *ret_brief = (struct volume_brief){ .exists = body.state == REGISTER_LIVE, .size = body.newest.size };
     register_free(&body);
     return 0;
@@ -36,15 +43,8 @@ static int name_of(struct store *store, const char *key, char *name, size_t *ret
 {
     if (key_parse_register(key, name, ret_length))
         return 0;
-    uint8_t *bytes;
-    size_t length;
-    char etag[STORE_ETAG_MAX];
-    int status = store_get_whole(store, key, REGISTER_BYTES_MAX, &bytes, &length, etag, error);
-    if (status < 0)
-        return status;
     struct register_body body;
-    status = register_decode(bytes, length, &body, error);
-    free(bytes);
+    int status = read_register(store, key, &body, error);
     if (status < 0)
         return status;
     memcpy(name, body.name, body.name_length);

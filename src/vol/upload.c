@@ -29,11 +29,6 @@ static void lay_out(void *arg)
     layout_seal(&sealing->batch->layout, &sealing->place);
 }
 
-static void troubled(void *arg, const struct error *error)
-{
-    volume_troubled(arg, error);
-}
-
 #ifdef CAIRN_MUTANTS
 static int store_put_and_hope(const struct put_once *put)
 {
@@ -60,7 +55,7 @@ static void upload_task(void *arg)
                             .key = key,
                             .pieces = batch->layout.pieces,
                             .count = batch->layout.piece_count,
-                            .troubled = troubled,
+                            .troubled = volume_put_troubled,
                             .arg = volume,
                             .hurry = &volume->hurry };
     struct error error = ERROR_NONE;

@@ -168,6 +168,11 @@ void volume_troubled(struct volume *volume, const struct error *error)
                     "the store does not take what was written; trying on: %s", error->story);
 }
 
+void volume_put_troubled(void *arg, const struct error *error)
+{
+    volume_troubled(arg, error);
+}
+
 void volume_untroubled(struct volume *volume)
 {
     if (volume->trouble.code == 0)
