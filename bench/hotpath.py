@@ -44,10 +44,13 @@ ROWS = (
     ('4 KiB random write, depth 32, 4 connections', 'randwrite', '4k', 32, 4, 0.50),
     ('4 KiB random read, depth 1, 1 connection', 'randread', '4k', 1, 1, 0.60),
     ('4 KiB random write, depth 1, 1 connection', 'randwrite', '4k', 1, 1, 0.60),
+    ('4 KiB random read, depth 1, one processor', 'randread', '4k', 1, 1, 0.60),
+    ('4 KiB random write, depth 1, one processor', 'randwrite', '4k', 1, 1, 0.60),
     ('128 KiB random read, depth 16', 'randread', '128k', 16, 2, 0.65),
     ('128 KiB random write, depth 16', 'randwrite', '128k', 16, 2, 0.75),
 )
 CALLS_TARGET = 0.8
+ONE_PROCESSOR = 'one processor'  # client and server share one: what a request costs without waking another, halted one
 
 
 class Server:
@@ -143,8 +146,28 @@ def fio(server, rw, bs, iodepth, numjobs, seconds=None, extra=()):
     return side['total_ios'], side['runtime'] / 1000
 
 
+def allow_processors(pid, processors):
+    """Where all threads of a process may run."""
+    for thread in os.listdir(f'/proc/{pid}/task'):
+        os.sched_setaffinity(int(thread), processors)
+
+
 def measure(server, row, seconds):
     """(microseconds of server CPU per request, of that for serving clients, requests per second)."""
+    if not row[0].endswith(ONE_PROCESSOR):
+        return measure_placed(server, row, seconds)
+    everywhere = os.sched_getaffinity(0)
+    here = {min(everywhere)}
+    os.sched_setaffinity(0, here)  # fio inherits it
+    allow_processors(server.popen.pid, here)
+    try:
+        return measure_placed(server, row, seconds)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        allow_processors(server.popen.pid, everywhere)
+
+
+def measure_placed(server, row, seconds):
     _, rw, bs, depth, jobs, _ = row
     before = server.cpu_seconds()
     requests, took = fio(server, rw, bs, depth, jobs, seconds, ['--end_fsync=1'] if 'write' in rw else [])

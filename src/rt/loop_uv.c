@@ -6,6 +6,15 @@
  * due fire, and then the coroutines that are ready are entered from here, so
  * none ever runs inside a callback of libuv.
  *
+ * Being put to sleep and woken costs more than most requests, above all where
+ * an idle processor is halted by a hypervisor.  So when the last waits were
+ * short, the loop first looks for events a few times, letting others run in
+ * between, and blocks only when none came (wait_awake()).  A client with one
+ * request at a time is so answered twice as fast, and the requests of several
+ * arrive in larger batches.  The time that this may waste is bounded: a look that
+ * was in vain makes the next ones rarer, and a loop whose waits are long does
+ * not look at all.
+ *
  * All timers stand behind one uv_timer, the alarm.  It is moved only when the
  * first deadline comes nearer than what it is set to; when it goes off early,
  * the turn finds nothing due and sets it again.  libuv counts whole
@@ -16,6 +25,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
@@ -36,6 +46,21 @@
 
 #define ALARM_OFF UINT64_MAX
 
+/* A wait is short when sleeping through it costs about as much as staying awake: what two wakes, ours and the
+ * client's, take on a virtual machine at worst. */
+#define SHORT_WAIT_NS (150 * UINT64_C(1000))
+/* Looking for events goes on for so long: a client that has its reply, and is awake, sends its next request by then. */
+#define AWAKE_NS (50 * UINT64_C(1000))
+/* That many short waits in a row, long ones counting for LONG_WAIT_COUNTS, before the next is waited for awake. */
+#define SHORT_WAITS_LEAST 4
+#define SHORT_WAITS_MOST 8
+#define LONG_WAIT_COUNTS 3
+/* After a look in vain that many short waits go by before the next look; doubled each time, up to this. */
+#define SKIPS_MOST 64
+/* Processor pauses between two looks: about a quarter of a microsecond, so that looking does not fill the time with
+ * system calls. */
+#define LOOK_PAUSES 10
+
 struct post {
     void (*fn)(void *arg);
     void *arg;
@@ -55,6 +80,11 @@ struct loop_uv {
     uint64_t next_order;
     bool stopping;
     struct list signals;
+
+    /* Whether to wait awake. */
+    unsigned short_waits; /* lately, at most SHORT_WAITS_MOST */
+    unsigned skips;       /* short waits still to go by */
+    unsigned next_skips;  /* after the next look in vain */
 
     uv_async_t posted;
     pthread_mutex_t posts_lock; /* guards `posts` */
@@ -227,11 +257,67 @@ static bool is_idle(const struct loop_uv *self)
     return list_empty(&self->loop.ready) && list_empty(&self->loop.yielded);
 }
 
+/* Tells the processor that this is a loop which waits. */
+static inline void processor_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Looks for events without blocking; true when a coroutine became ready. */
+static bool wait_awake(struct loop_uv *self, uint64_t until_ns)
+{
+    do {
+        sched_yield();
+        for (int i = 0; i < LOOK_PAUSES; i++)
+            processor_pause();
+        uv_run(&self->uv, UV_RUN_NOWAIT);
+        if (!is_idle(self))
+            return true;
+    } while (clock_ns(CLOCK_MONOTONIC) < until_ns);
+    return false;
+}
+
+/* Nothing is ready: waits until events have come, or looks for them in vain; the next wait then blocks. */
+static void wait_idle(struct loop_uv *self)
+{
+    uint64_t began_ns = clock_ns(CLOCK_MONOTONIC);
+    if (self->short_waits >= SHORT_WAITS_LEAST && self->skips == 0) {
+        if (wait_awake(self, began_ns + AWAKE_NS))
+            self->next_skips /= 2;
+        else
+            self->skips = self->next_skips = self->next_skips < SKIPS_MOST / 2 ? self->next_skips * 2 + 1 : SKIPS_MOST;
+        return; /* in any case: what came may have set a timer, or stopped the loop */
+    }
+    uv_run(&self->uv, UV_RUN_ONCE);
+    if (clock_ns(CLOCK_MONOTONIC) - began_ns < SHORT_WAIT_NS) {
+        self->short_waits += self->short_waits < SHORT_WAITS_MOST;
+        self->skips -= self->skips > 0;
+    } else {
+        self->short_waits -= self->short_waits < LONG_WAIT_COUNTS ? self->short_waits : LONG_WAIT_COUNTS;
+    }
+}
+
+/* A timer that was set to go off at once does not wait for libuv's next millisecond. */
+static bool is_due(struct loop_uv *self)
+{
+    const struct timer_entry *first = timers_first(&self->loop.timers);
+    return first != NULL && first->deadline_ns <= loop_now_ns(&self->loop);
+}
+
 static void turn(struct loop_uv *self)
 {
-    set_alarm(self);
+    bool due = is_due(self);
+    if (!due)
+        set_alarm(self);
     self->now_ns = 0;
-    uv_run(&self->uv, is_idle(self) ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    if (is_idle(self) && !due)
+        wait_idle(self);
+    else
+        uv_run(&self->uv, UV_RUN_NOWAIT);
     fire_due(self);
     loop_end_yield(&self->loop);
     for (int entries = 0; entries < TURN_ENTRIES && !list_empty(&self->loop.ready); entries++)
