@@ -2,7 +2,7 @@
 # Whatever a target needs from the system's packages, tools/deps installs first, where it is missing.
 
 .DEFAULT_GOAL := build/cairn
-.PHONY: build/cairn run test bench soak fuzz sim format lint install clean help
+.PHONY: build/cairn run run-s3 install-local stop-local test bench soak fuzz sim format lint install clean help
 
 SEEDS ?= 1000
 FIRST ?= 1
@@ -16,14 +16,27 @@ build/cairn: ## build the program (this is what plain `make` does)
 run: build/cairn ## serve disks on localhost:10809, kept in a directory of your own; FLAGS='--port 10810' adds flags
 	@build/cairn serve $(FLAGS)
 
+install-local: ## install what is needed, and start an S3 on 127.0.0.1:9000; LOCAL_S3=rgw (minio, docker) chooses which
+	@tools/deps build
+	@tools/local-s3 start $(LOCAL_S3)
+
+stop-local: ## stop that S3; its data is kept, and `make install-local` starts it again
+	@tools/local-s3 stop
+
+# Keys in the environment: they shall go before those of a profile that the user may have for AWS.
+run-s3: build/cairn ## serve disks on localhost:10809, kept in that S3; FLAGS adds flags
+	@NBD_S3_ACCESS_KEY=minioadmin NBD_S3_SECRET_KEY=minioadmin \
+		build/cairn serve --s3-endpoint http://127.0.0.1:9000 --s3-bucket nbd-storage $(FLAGS)
+
 test: ## build all variants and run all tests; STEPS='unit sim' runs some of them
 	@tools/deps test
 	@tools/test $(STEPS)
 
-bench: build/cairn ## measure, side by side with nbdkit
+bench: build/cairn ## measure, side by side with nbdkit and with bare S3 requests
 	@tools/deps bench
-	@tools/build release bench/coroutine_switch
+	@tools/build release bench/coroutine_switch bench/s3_proxy
 	@build/bench/coroutine_switch
+	@bench/s3_latency.py
 	@bench/hotpath.py
 
 soak: build/cairn ## kill the server and check what it kept, ROUNDS=10000 times
@@ -55,4 +68,4 @@ clean: ## remove everything that was built
 	rm -rf build build-clang build-asan build-tsan build-fuzz
 
 help: ## show this
-	@sed -n 's/^\([a-z/]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | sed 's/^  build.cairn/  all/' | expand -t 12
+	@sed -n 's/^\([a-z0-9/-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | sed 's/^  build.cairn/  all/' | expand -t 18

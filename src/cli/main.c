@@ -11,8 +11,9 @@
 #define DOTENV_PATH ".env"
 #define CONFIG_PATH "/etc/cairn.conf"
 
-const struct command *const commands[] = { &command_serve,       &command_list, &command_info,    &command_dump,
-                                           &command_break_lease, &command_help, &command_version, NULL };
+const struct command *const commands[] = { &command_serve, &command_list,        &command_info,
+                                           &command_dump,  &command_break_lease, &command_doctor,
+                                           &command_help,  &command_version,     NULL };
 
 const struct command *command_find(const char *name)
 {
@@ -30,6 +31,7 @@ void command_print_overview(void)
         printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
     printf("\n`cairn COMMAND --help` explains a command with examples.  To begin:\n\n"
            "  cairn serve                               # disks in a directory of your own\n"
+           "  cairn serve --store s3://BUCKET           # or in S3; cairn doctor tells why it does not work\n"
            "  nbdinfo nbd://localhost:10809/scratch     # in another terminal: the disk 'scratch'\n\n"
            "Settings are flags, or variables (--log-level is NBD_LOG_LEVEL) in the environment or in ./.env,\n"
            "or keys in /etc/cairn.conf (log-level = DEBUG); the former beat the latter.\n");

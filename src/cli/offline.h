@@ -17,4 +17,8 @@ struct offline {
 int offline_run(const struct config *config, bool any,
                 int (*fn)(struct offline *offline, void *arg, struct error *error), void *arg, struct error *error);
 
+/* Runs fn(loop, arg) as a coroutine of a loop of its own until it returns: what fn returned, or why it could not be
+ * run. */
+int offline_loop(int (*fn)(struct loop *loop, void *arg, struct error *error), void *arg, struct error *error);
+
 #endif

@@ -32,10 +32,12 @@ const struct command command_serve = {
         "(--port is NBD_PORT, --write-buffer is NBD_WRITE_BUFFER), and a key of the configuration file\n"
         "(write-buffer = 64MB).  A flag beats the environment, the environment beats .env, that beats the\n"
         "configuration file.\n\n"
+        "Any setting of S3 says that the disks are kept there, unless a stronger source names a directory.\n\n"
         "Sizes are bytes, or numbers with K, M, G or T, in powers of 1024; times are seconds, or numbers\n"
         "with ms, s or m.",
     .examples = "  cairn serve                                     # on localhost:10809, disks in your home\n"
                 "  cairn serve --store dir:/srv/disks --size 20GB  # new disks have 20 GiB\n"
+                "  cairn serve --store s3://disks --s3-endpoint http://localhost:9000\n"
                 "  cairn serve --unix /run/user/1000/cairn.sock    # for programs of this host alone\n"
                 "  NBD_LOG_LEVEL=DEBUG cairn serve --port 10810\n\n"
                 "then, in another terminal:\n\n"

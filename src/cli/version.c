@@ -1,7 +1,10 @@
 /* cairn version: ours, the store format's, and the libraries' that are in use. */
+#include <curl/curl.h>
+#include <expat.h>
 #include <gnutls/gnutls.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 #include <uv.h>
 #include <xxhash.h>
 
@@ -16,9 +19,11 @@ static int run(const struct config *config, const struct config_arguments *argum
     printf("cairn %s\n", CAIRN_VERSION);
     printf("store format %d\n", FORMAT_VERSION);
     printf("libuv %s\n", uv_version_string());
+    printf("libcurl %s\n", curl_version_info(CURLVERSION_NOW)->version);
     printf("GnuTLS %s\n", gnutls_check_version(NULL));
     printf("xxHash %u.%u.%u\n", xxhash / 10000, xxhash / 100 % 100, xxhash % 100);
     printf("Jansson %s\n", jansson_version_str());
+    printf("Expat %s\n", XML_ExpatVersion() + strlen("expat_"));
     return EXIT_DONE;
 }
 

@@ -16,25 +16,9 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "daemon/store_url.h"
+#include "daemon/config_internal.h"
 
-#define ORIGIN_MAX 300
-
-struct candidate {
-    char *text; /* NULL: nobody said anything */
-    enum config_source source;
-    char origin[ORIGIN_MAX]; /* "NBD_PORT in .env line 3" */
-};
-
-struct gathering {
-    const struct config_request *request;
-    struct config *config;
-    struct candidate candidates[SETTING_COUNT];
-    enum config_source source; /* that is being read */
-    const char *path;          /* of it */
-};
-
-static void __attribute__((format(printf, 2, 3))) warn(struct config *config, const char *format, ...)
+void config_warn(struct config *config, const char *format, ...)
 {
     char text[ERROR_STORY_MAX];
     va_list arguments;
@@ -46,6 +30,14 @@ static void __attribute__((format(printf, 2, 3))) warn(struct config *config, co
     config->warnings[config->warning_count++] = memory_string(text);
 }
 
+/* Frees a text that may be a secret's. */
+static void forget(char *text)
+{
+    if (text != NULL)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
+
 static void __attribute__((format(printf, 4, 5)))
 offer(struct gathering *gathering, const struct setting *setting, const char *text, const char *origin, ...)
 {
@@ -53,18 +45,12 @@ offer(struct gathering *gathering, const struct setting *setting, const char *te
     va_list arguments;
 
     assert(gathering->source >= candidate->source);
-    free(candidate->text);
+    forget(candidate->text);
     candidate->text = memory_string(text);
     candidate->source = gathering->source;
     va_start(arguments, origin);
     vsnprintf(candidate->origin, sizeof candidate->origin, origin, arguments);
     va_end(arguments);
-}
-
-static int refuse_s3(const char *what, struct error *error)
-{
-    return error_set(error, EINVAL, "%s: this release has no S3 yet: keep the disks in a directory, --store dir:PATH",
-                     what);
 }
 
 static int unknown_name(const char *kind, const char *name, const char *prefix, struct error *error)
@@ -93,10 +79,8 @@ static int take_variable(void *arg, const char *name, const char *value, unsigne
     const struct setting *setting = setting_of_variable(name);
     if (setting != NULL)
         offer(gathering, setting, value, "%s", where);
-    else if (strncmp(name, "NBD_S3_", 7) == 0)
-        return refuse_s3(where, error);
     else
-        warn(gathering->config, "%s is passed over: there is no such setting", where);
+        config_warn(gathering->config, "%s is passed over: there is no such setting", where);
     return 0;
 }
 
@@ -136,8 +120,6 @@ static int take_key(void *arg, const char *name, const char *value, unsigned lin
     char where[ORIGIN_MAX];
 
     snprintf(where, sizeof where, "%s line %u", gathering->path, line);
-    if (setting_is_s3(name))
-        return refuse_s3(where, error);
     if (setting == NULL) {
         unknown_name("the setting", name, "", error);
         return error_context(error, "%s", where);
@@ -191,11 +173,8 @@ static int take_flag(struct gathering *gathering, int *at, struct error *error)
     const struct setting *setting = setting_find(name);
     if (flag == NULL && setting != NULL && (setting->groups & request->groups) == 0)
         return error_set(error, EINVAL, "--%s is a flag of cairn serve, not of this command", name);
-    if (flag == NULL && setting == NULL) {
-        if (setting_is_s3(name))
-            return refuse_s3(request->argv[*at], error);
+    if (flag == NULL && setting == NULL)
         return unknown_name("the flag", name, "--", error);
-    }
     bool alone = flag != NULL ? flag->argument == NULL : setting->kind == SETTING_SWITCH;
     if (flag != NULL && alone && attached != NULL)
         return error_set(error, EINVAL, "--%s takes no value", name);
@@ -227,8 +206,8 @@ static int read_flags(struct gathering *gathering, struct config_arguments *argu
         else if (!flags_over && strncmp(word, "--", 2) == 0)
             result = take_flag(gathering, &at, error);
         else if (!flags_over && word[0] == '-' && word[1] != '\0')
-            result =
-                error_set(error, EINVAL, "the flag '%s' is not known: flags are whole words, such as --port", word);
+            result = error_set(error, EINVAL, "the flag '%.*s' is not known: flags are whole words, such as --port",
+                               (int)strcspn(word, "="), word);
         else if (arguments->count == request->positional_most)
             result = error_set(error, EINVAL, "'%s' is one argument too many", word);
         else
@@ -249,38 +228,6 @@ static bool wants_help(const struct config_request *request)
 
 /* ---- all together ---- */
 
-static const char *lookup(char **environment, const char *name)
-{
-    size_t length = strlen(name);
-
-    for (; *environment != NULL; environment++)
-        if (strncmp(*environment, name, length) == 0 && (*environment)[length] == '=' &&
-            (*environment)[length + 1] != '\0')
-            return *environment + length + 1;
-    return NULL;
-}
-
-/* STATE_DIRECTORY is systemd's word for where a service keeps its state; it may list several. */
-static int default_store(char **environment, char **ret_store, struct error *error)
-{
-    const char *state = lookup(environment, "STATE_DIRECTORY"), *data = lookup(environment, "XDG_DATA_HOME"),
-               *home = lookup(environment, "HOME");
-    char store[SETTING_VALUE_MAX];
-
-    if (state != NULL)
-        snprintf(store, sizeof store, "dir:%.*s", (int)strcspn(state, ":"), state);
-    else if (data != NULL && data[0] == '/')
-        snprintf(store, sizeof store, "dir:%s/cairn", data);
-    else if (geteuid() == 0)
-        snprintf(store, sizeof store, "dir:/var/lib/cairn");
-    else if (home != NULL)
-        snprintf(store, sizeof store, "dir:%s/.local/share/cairn", home);
-    else
-        return error_set(error, EINVAL, "there is no HOME to keep disks in: give --store dir:PATH");
-    *ret_store = memory_string(store);
-    return 0;
-}
-
 static int gather(struct gathering *gathering, struct config_arguments *arguments, struct error *error)
 {
     struct candidate stronger[SETTING_COUNT] = { 0 };
@@ -298,7 +245,7 @@ static int gather(struct gathering *gathering, struct config_arguments *argument
     result = read_config_file(gathering, stronger[SETTING_CONFIG].text, error);
     for (int i = 0; i < SETTING_COUNT; i++)
         if (stronger[i].text != NULL) {
-            free(gathering->candidates[i].text);
+            forget(gathering->candidates[i].text);
             gathering->candidates[i] = stronger[i];
         }
     return result;
@@ -315,15 +262,6 @@ static int parse_all(struct gathering *gathering, struct config *config, struct 
             return error_context(error, "%s", candidate->origin);
         config->source[i] = candidate->source;
     }
-    return 0;
-}
-
-static int settle_store(struct gathering *gathering, struct config *config, struct error *error)
-{
-    if (config->store == NULL)
-        return default_store(gathering->request->environment, &config->store, error);
-    if (store_url_check(config->store, error) < 0)
-        return error_context(error, "%s", gathering->candidates[SETTING_STORE].origin);
     return 0;
 }
 
@@ -364,11 +302,11 @@ int config_load(const struct config_request *request, struct config *ret_config,
     if (result == 0)
         result = parse_all(gathering, &config, error);
     if (result == 0)
-        result = settle_store(gathering, &config, error);
+        result = config_settle_store(gathering, error);
     if (result == 0)
         result = settle_memory(gathering, &config, error);
     for (int i = 0; i < SETTING_COUNT; i++)
-        free(gathering->candidates[i].text);
+        forget(gathering->candidates[i].text);
     free(gathering);
     if (result < 0) {
         config_free(&config);
@@ -381,10 +319,11 @@ int config_load(const struct config_request *request, struct config *ret_config,
 
 void config_free(struct config *config)
 {
-    free(config->host);
-    free(config->unix_path);
-    free(config->store);
-    free(config->config_path);
+    /* config->store is the text of its setting, or was made by config_store.c; the same holds for the bucket. */
+    for (int i = 0; i < SETTING_COUNT; i++)
+        if (setting_table[i].kind == SETTING_TEXT || setting_table[i].kind == SETTING_SECRET)
+            forget(*(char **)((char *)config + setting_table[i].offset));
+    free(config->s3_prefix);
     for (size_t i = 0; i < config->warning_count; i++)
         free(config->warnings[i]);
     free(config->warnings);

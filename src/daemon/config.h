@@ -7,7 +7,10 @@
  *
  *     NBD_PORT in .env line 3: '99999' is not a port: write a number from 0 to 65535
  *
- * A variable that is set to nothing counts as not set. */
+ * A variable that is set to nothing counts as not set.
+ *
+ * Any setting of S3 says that the disks are kept there, unless a stronger
+ * source names a directory; who wins is told in daemon/config_store.c. */
 #ifndef CAIRN_DAEMON_CONFIG_H
 #define CAIRN_DAEMON_CONFIG_H
 
@@ -23,7 +26,15 @@ struct error;
 enum config_source { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_DOTENV, SOURCE_ENVIRONMENT, SOURCE_FLAG };
 
 struct config {
-    char *host, *unix_path, *store, *config_path; /* NULL: none */
+    char *host, *unix_path, *config_path; /* NULL: none */
+    char *store;                          /* "dir:PATH", "s3://BUCKET" or "s3://BUCKET/PREFIX", always */
+    /* With a store in S3; NULL: not given.  The bucket and the prefix ("" : none) are those of `store`. */
+    char *s3_endpoint, *s3_bucket, *s3_prefix, *s3_region, *s3_profile, *s3_ca;
+    char *s3_access_key, *s3_secret_key, *s3_session_token; /* secrets */
+    uint64_t s3_addressing;                                 /* enum s3_addressing */
+    uint64_t s3_uploads, s3_reads, s3_attempts, s3_hedge_percent;
+    uint64_t s3_connect_timeout_ms, s3_read_timeout_ms;
+    uint64_t s3_create_bucket; /* 0 or 1; where it was not given, the endpoint decides */
     uint64_t port;
     uint64_t size_bytes;
     uint64_t read_only; /* 0 or 1 */

@@ -10,8 +10,10 @@ struct error;
 struct loop;
 struct store;
 
-/* Checks the marker; with `create`, an empty store gets one.  Refused: a store that holds something and no marker,
- * one with a damaged marker, one of a newer format. */
-CO int marker_check(struct loop *loop, struct store *store, bool create, struct error *error);
+/* *ret_ours: the marker is there, and right; otherwise the store is empty.  Refused: a store that holds something and
+ * no marker, one with a damaged marker, one of a newer format. */
+CO int marker_check(struct store *store, bool *ret_ours, struct error *error);
+/* Marks an empty store; what another server has made meanwhile is as good. */
+CO int marker_make(struct loop *loop, struct store *store, struct error *error);
 
 #endif

@@ -32,10 +32,10 @@
 #include "daemon/host.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
-#include "daemon/marker.h"
 #include "daemon/server_shard.h"
 #include "daemon/shares.h"
 #include "daemon/statistics.h"
+#include "daemon/store_access.h"
 #include "daemon/store_url.h"
 #include "daemon/systemd.h"
 #include "rt/loop.h"
@@ -51,6 +51,7 @@ struct server {
     const struct config *config;
     struct event_sink *log;
     struct loop *loop;
+    struct store_access *store;
     struct host *host;
     struct shards *threads;
     struct shard_common common;
@@ -144,19 +145,6 @@ static int count_threads(const struct config *config, int *ret_count, struct err
     return 0;
 }
 
-/* The shards open the store each for themselves; here it is only looked at, and made where there is none. */
-static CO int check_store(struct server *server, struct error *error)
-{
-    struct store *store;
-
-    int result = store_url_open(server->loop, server->config->store, true, &store, error);
-    if (result < 0)
-        return result;
-    result = marker_check(server->loop, store, true, error);
-    store_close(store);
-    return result;
-}
-
 static void make_host(struct server *server)
 {
     char *directory = host_lock_directory();
@@ -193,6 +181,7 @@ static CO int start_shards(struct server *server, struct error *error)
     if (result < 0)
         return result;
     common->config = server->config;
+    common->store = server->store;
     common->host = server->host;
     common->events = server->log;
     common->main_loop = server->loop;
@@ -221,15 +210,17 @@ static void accepted(void *arg, int fd)
 
 static void announce(struct server *server)
 {
-    struct buffer where = BUFFER_EMPTY, uri = BUFFER_EMPTY;
+    struct buffer store = BUFFER_EMPTY, where = BUFFER_EMPTY, uri = BUFFER_EMPTY;
     char size[TEXT_SIZE_MAX];
 
+    store_access_describe(server->store, &store);
     listeners_describe(server->listeners, &where);
     listeners_uri(server->listeners, &uri);
     text_format_size(server->config->size_bytes, size);
     log_always(server->log, "cairn",
                "serving disks of %s on %s; any export NAME is a disk, a new one has %s; try: nbdinfo '%s'",
-               server->config->store, (char *)where.data, size, (char *)uri.data);
+               (char *)store.data, (char *)where.data, size, (char *)uri.data);
+    buffer_free(&store);
     buffer_free(&where);
     buffer_free(&uri);
 }
@@ -279,8 +270,10 @@ static CO int stop(struct server *server, struct error *error)
 
 static CO int live(struct server *server, struct error *error)
 {
-    int result = check_store(server, error);
+    int result = store_access_new(server->config, server->log, &server->store, error);
 
+    if (result == 0)
+        result = store_access_prepare(server->store, server->loop, error);
     if (result < 0)
         return result;
     make_host(server);
@@ -326,6 +319,7 @@ int server_run(const struct config *config, struct event_sink *log, struct error
         shards_stop(server.threads);
     loop_free(server.loop);
     host_free(server.host, !server.held);
+    store_access_free(server.store);
     shares_free(server.common.shares);
     free(server.common.all);
     return result;

@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "daemon/config.h"
 #include "daemon/shares.h"
+#include "daemon/store_access.h"
 #include "daemon/store_url.h"
 #include "rt/channel.h"
 #include "rt/loop.h"
@@ -211,6 +212,10 @@ static struct volume_settings engine_settings(const struct config *config, int s
     settings.dirty_bytes = config->write_buffer_bytes / (unsigned)shards;
     settings.batch_age_ms = config->batch_age_ms;
     settings.flush_deadline_ms = config->flush_deadline_ms;
+    if (store_url_is_s3(config->store)) {
+        settings.read_deadline_ms = config->s3_read_timeout_ms;
+        settings.uploads = (uint32_t)config->s3_uploads;
+    }
     settings.release_grace_ms = config->release_grace_ms;
     return settings;
 }
@@ -234,7 +239,7 @@ CO int shard_open(struct server_shard *shard, struct error *error)
     struct nbd_settings protocol = protocol_settings(common->config);
     struct store *store;
 
-    int result = store_url_open(shard->loop, common->config->store, false, &store, error);
+    int result = store_access_open(common->store, shard->loop, &store, error);
     if (result < 0)
         return result;
     shard->store = store_count_new(store);

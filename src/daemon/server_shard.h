@@ -18,12 +18,14 @@
 
 struct config;
 struct shares;
+struct store_access;
 
 #define SHARD_SUBJECT_MAX 160
 
 /* What all shards share; nothing in it changes while they run. */
 struct shard_common {
     const struct config *config;
+    const struct store_access *store;
     struct host *host; /* its calls are safe from any thread */
     struct event_sink *events;
     struct loop *main_loop;

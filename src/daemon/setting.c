@@ -31,8 +31,14 @@
 #define THREADS_MOST 64 /* as rt/shard.h */
 #define CONNECTIONS_MOST 65536
 #define REQUESTS_MOST 4096
+/* Requests in flight for each thread, each with a connection of its own: more gain nothing, and exhaust the ports of a
+ * small store. */
+#define S3_IN_FLIGHT_MOST 256
+#define S3_ATTEMPTS_MOST 100
 
 static const char *const log_levels[] = { "DEBUG", "INFO", "WARNING", "ERROR", NULL };
+/* As enum s3_addressing. */
+static const char *const s3_addressings[] = { "auto", "path", "virtual", NULL };
 static const char *const log_formats[] = { "text", "json", NULL };
 
 #define AT(member) .offset = offsetof(struct config, member)
@@ -45,7 +51,58 @@ const struct setting setting_table[SETTING_COUNT] = {
     [SETTING_UNIX] = { "unix", SETTING_TEXT, SETTINGS_SERVE, AT(unix_path), .argument = "PATH",
                        .help = "listen on a unix socket; without TCP, unless --host or --port is given too" },
     [SETTING_STORE] = { "store", SETTING_TEXT, SETTINGS_STORE, AT(store), .argument = "URL",
-                        .help = "where the disks are kept: dir:PATH" },
+                        .help = "where the disks are kept: dir:PATH or s3://BUCKET/PREFIX" },
+    [SETTING_S3_ENDPOINT] = { "s3-endpoint", SETTING_TEXT, SETTINGS_STORE, AT(s3_endpoint), .argument = "URL",
+                              .help = "where S3 answers: http://HOST:PORT or https://HOST; unless given, what "
+                                      "AWS_ENDPOINT_URL_S3 or the profile says, else AWS" },
+    [SETTING_S3_ACCESS_KEY] = { "s3-access-key", SETTING_SECRET, SETTINGS_STORE, AT(s3_access_key), .argument = "KEY",
+                                .help = "unless given, credentials are sought as AWS's tools do: AWS_ACCESS_KEY_ID, "
+                                        "profile, container, instance; at an endpoint on a loopback address, at last "
+                                        "minioadmin" },
+    [SETTING_S3_SECRET_KEY] = { "s3-secret-key", SETTING_SECRET, SETTINGS_STORE, AT(s3_secret_key), .argument = "KEY",
+                                .help = "the key that belongs to it; prefer NBD_S3_SECRET_KEY, since others can see a "
+                                        "flag in the list of processes" },
+    [SETTING_S3_SESSION_TOKEN] = { "s3-session-token", SETTING_SECRET, SETTINGS_STORE, AT(s3_session_token),
+                                   .argument = "TOKEN",
+                                   .help = "with keys that are valid for a time; prefer NBD_S3_SESSION_TOKEN" },
+    [SETTING_S3_BUCKET] = { "s3-bucket", SETTING_TEXT, SETTINGS_STORE, AT(s3_bucket), .fallback = "nbd-storage",
+                            .argument = "NAME", .help = "the bucket, where --store does not name it" },
+    [SETTING_S3_REGION] = { "s3-region", SETTING_TEXT, SETTINGS_STORE, AT(s3_region), .fallback = "us-east-1",
+                            .argument = "NAME",
+                            .help = "the bucket's region; unless given, what AWS_REGION, AWS_DEFAULT_REGION or the "
+                                    "profile says" },
+    [SETTING_S3_PROFILE] = { "s3-profile", SETTING_TEXT, SETTINGS_STORE, AT(s3_profile), .argument = "NAME",
+                             .help = "profile of ~/.aws/config and ~/.aws/credentials; unless given, AWS_PROFILE or "
+                                     "default" },
+    [SETTING_S3_ADDRESSING] = { "s3-addressing", SETTING_CHOICE, SETTINGS_STORE, AT(s3_addressing), .fallback = "auto",
+                                .choices = s3_addressings, .argument = "auto|path|virtual",
+                                .help = "where requests name the bucket: in the path, or in the name of the host; "
+                                        "auto: in the host for AWS alone" },
+    [SETTING_S3_CA] = { "s3-ca", SETTING_TEXT, SETTINGS_STORE, AT(s3_ca), .argument = "PATH",
+                        .help = "certificates (PEM) that vouch for the endpoint; unless given, the system's" },
+    [SETTING_S3_UPLOADS] = { "s3-uploads", SETTING_NUMBER, SETTINGS_STORE, AT(s3_uploads), .fallback = "16", .least = 1,
+                             .most = S3_IN_FLIGHT_MOST, .argument = "N", .help = "uploads in flight, for each thread" },
+    [SETTING_S3_READS] = { "s3-reads", SETTING_NUMBER, SETTINGS_STORE, AT(s3_reads), .fallback = "32", .least = 1,
+                           .most = S3_IN_FLIGHT_MOST, .argument = "N",
+                           .help = "other requests in flight, for each thread" },
+    [SETTING_S3_ATTEMPTS] = { "s3-attempts", SETTING_NUMBER, SETTINGS_STORE, AT(s3_attempts), .fallback = "5",
+                              .least = 1, .most = S3_ATTEMPTS_MOST, .argument = "N",
+                              .help = "how often a request is tried before the store is known to work; a server that "
+                                      "has started goes on until its deadlines" },
+    [SETTING_S3_CONNECT_TIMEOUT] = { "s3-connect-timeout", SETTING_DURATION, SETTINGS_STORE, AT(s3_connect_timeout_ms),
+                                     .fallback = "5s", .least = 100, .most = HOUR, .argument = "TIME",
+                                     .help = "for making a connection" },
+    [SETTING_S3_READ_TIMEOUT] = { "s3-read-timeout", SETTING_DURATION, SETTINGS_STORE, AT(s3_read_timeout_ms),
+                                  .fallback = "60s", .least = SECOND, .most = HOUR, .argument = "TIME",
+                                  .help = "a read that took this long, with all its attempts, is answered with an "
+                                          "error" },
+    [SETTING_S3_HEDGE] = { "s3-hedge", SETTING_NUMBER, SETTINGS_SERVE, AT(s3_hedge_percent), .fallback = "5",
+                           .least = 0, .most = 100, .argument = "PERCENT",
+                           .help = "share of requests that may be sent a second time when they are slow; 0: none" },
+    [SETTING_S3_CREATE_BUCKET] = { "s3-create-bucket", SETTING_SWITCH, SETTINGS_SERVE, AT(s3_create_bucket),
+                                   .argument = "yes|no",
+                                   .help = "create the bucket where there is none, or with =no never; unless given, "
+                                           "only at an endpoint on a loopback address" },
     [SETTING_SIZE] = { "size", SETTING_DISK_SIZE, SETTINGS_SERVE, AT(size_bytes), .fallback = "1GB", .argument = "SIZE",
                        .help = "size of a volume that is created on first use" },
     [SETTING_READ_ONLY] = { "read-only", SETTING_SWITCH, SETTINGS_SERVE, AT(read_only), .fallback = "no",
@@ -162,9 +219,9 @@ const struct setting *setting_of_variable(const char *variable)
     return NULL;
 }
 
-bool setting_is_s3(const char *name)
+bool setting_is_s3(const struct setting *setting)
 {
-    return strncmp(name, "s3-", 3) == 0;
+    return strncmp(setting->name, "s3-", 3) == 0;
 }
 
 /* Decimal digits only: strtoull() would take signs, blanks and 0x. */
@@ -296,6 +353,7 @@ int setting_parse(const struct setting *setting, const char *text, struct config
         return error_set(error, EINVAL, "the value is empty: write a %s", setting->argument);
     switch (setting->kind) {
     case SETTING_TEXT:
+    case SETTING_SECRET:
         free(*(char **)place);
         *(char **)place = memory_string(text);
         return 0;

@@ -19,6 +19,22 @@ enum setting_id {
     SETTING_PORT,
     SETTING_UNIX,
     SETTING_STORE,
+    SETTING_S3_ENDPOINT,
+    SETTING_S3_ACCESS_KEY,
+    SETTING_S3_SECRET_KEY,
+    SETTING_S3_SESSION_TOKEN,
+    SETTING_S3_BUCKET,
+    SETTING_S3_REGION,
+    SETTING_S3_PROFILE,
+    SETTING_S3_ADDRESSING,
+    SETTING_S3_CA,
+    SETTING_S3_UPLOADS,
+    SETTING_S3_READS,
+    SETTING_S3_ATTEMPTS,
+    SETTING_S3_CONNECT_TIMEOUT,
+    SETTING_S3_READ_TIMEOUT,
+    SETTING_S3_HEDGE,
+    SETTING_S3_CREATE_BUCKET,
     SETTING_SIZE,
     SETTING_READ_ONLY,
     SETTING_MEMORY,
@@ -46,6 +62,7 @@ enum setting_group {
 
 enum setting_kind {
     SETTING_TEXT,
+    SETTING_SECRET,    /* a text that no message repeats, and that is wiped when it is not needed any more */
     SETTING_NUMBER,    /* least to most */
     SETTING_BYTES,     /* likewise, "1GB" */
     SETTING_DISK_SIZE, /* bytes that a disk can have */
@@ -62,7 +79,7 @@ struct setting {
     const char *name;
     enum setting_kind kind;
     unsigned groups;
-    size_t offset;              /* in struct config: char * for texts, uint64_t for all else */
+    size_t offset;              /* in struct config: char * for texts and secrets, uint64_t for all else */
     const char *fallback;       /* NULL: none, or made by config.c */
     uint64_t least, most;       /* NUMBER, BYTES, DURATION */
     const char *const *choices; /* CHOICE: ends with NULL */
@@ -81,11 +98,11 @@ const char *setting_suggest(const char *name);
 void setting_variable(const struct setting *setting, char ret_variable[SETTING_NAME_MAX + 4]);
 /* The setting of an environment variable; NULL: none. */
 const struct setting *setting_of_variable(const char *variable);
-/* Whether a setting's name is one of S3's, which this release does not have. */
-bool setting_is_s3(const char *name);
+/* Whether it concerns S3 alone: giving it says that the disks are kept there. */
+bool setting_is_s3(const struct setting *setting);
 
 /* Puts the value of `text` into `config`.  The story of a failure says what is wrong with the text and what would be
- * right; the caller puts in front where it came from. */
+ * right, and never holds a secret; the caller puts in front where it came from. */
 int setting_parse(const struct setting *setting, const char *text, struct config *config, struct error *error);
 
 #endif

@@ -113,7 +113,8 @@ static int back_off(const struct put_once *put, uint64_t backoff_ns)
 int put_once(const struct put_once *put, struct error *error)
 {
     const struct store_put attempt = {
-        .key = put->key, .pieces = put->pieces, .count = put->count, .condition = STORE_ABSENT
+        .key = put->key, .pieces = put->pieces, .count = put->count, .condition = STORE_ABSENT,
+        .urgent = put->urgent
     };
     uint64_t backoff_ns = BACKOFF_FIRST_NS;
     for (;;) {

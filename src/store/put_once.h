@@ -16,6 +16,7 @@ struct put_once {
     const char *key;
     const struct iovec *pieces; /* unchanged, as is their memory, until it returns */
     int count;
+    bool urgent; /* as store_put.urgent */
     /* Called after each attempt that left the outcome unknown, with its story; NULL: nobody cares. */
     void (*troubled)(void *arg, const struct error *error);
     /* Asked after each such attempt whether to go on; NULL: always.  Only for those to whom an object that may still

@@ -35,8 +35,7 @@ static bool bytes_allowed(const char *text)
     return true;
 }
 
-/* A key, or with `open_ended` the beginning of one. */
-static bool key_allowed(const char *key, bool open_ended)
+bool store_key_allowed(const char *key, bool open_ended)
 {
     if (strlen(key) > STORE_KEY_MAX || !bytes_allowed(key))
         return false;
@@ -60,7 +59,7 @@ static uint64_t pieces_length(const struct iovec *pieces, int count)
 
 int store_get(struct store *store, const struct store_get *get, struct store_got *ret_got, struct error *error)
 {
-    assert(key_allowed(get->key, false));
+    assert(store_key_allowed(get->key, false));
     uint64_t wanted = pieces_length(get->pieces, get->count);
     struct store_got got = { 0 };
     int failed = store->ops->get(store, get, &got, error);
@@ -110,7 +109,7 @@ int store_get_whole(struct store *store, const char *key, size_t max, uint8_t **
 
 int store_put(struct store *store, const struct store_put *put, char ret_etag[STORE_ETAG_MAX], struct error *error)
 {
-    assert(key_allowed(put->key, false));
+    assert(store_key_allowed(put->key, false));
     assert(pieces_length(put->pieces, put->count) <= STORE_OBJECT_MAX);
     assert(put->condition == STORE_ANY || put->condition == STORE_ABSENT || put->condition == STORE_MATCHES);
     if (put->condition == STORE_MATCHES)
@@ -134,7 +133,7 @@ int store_put(struct store *store, const struct store_put *put, char ret_etag[ST
 
 int store_delete(struct store *store, const char *key, struct error *error)
 {
-    assert(key_allowed(key, false));
+    assert(store_key_allowed(key, false));
     int failed = store->ops->delete (store, key, error);
     assert(failed <= 0);
     return failed == -ENOENT ? 0 : failed;
@@ -147,7 +146,7 @@ static bool listing_in_order(const struct store_listing *listing, const char *pr
     const char *previous = after;
     for (size_t i = 0; i < listing->count; i++) {
         const char *key = listing->entries[i].key;
-        if (strncmp(key, prefix, strlen(prefix)) != 0 || strcmp(key, previous) <= 0 || !key_allowed(key, false))
+        if (strncmp(key, prefix, strlen(prefix)) != 0 || strcmp(key, previous) <= 0 || !store_key_allowed(key, false))
             return false;
         previous = key;
     }
@@ -157,7 +156,7 @@ static bool listing_in_order(const struct store_listing *listing, const char *pr
 int store_list(struct store *store, const char *prefix, const char *after, size_t limit,
                struct store_listing *ret_listing, struct error *error)
 {
-    assert(key_allowed(prefix, true) && key_allowed(after, true));
+    assert(store_key_allowed(prefix, true) && store_key_allowed(after, true));
     assert(limit > 0);
     if (limit > STORE_LIST_MAX)
         limit = STORE_LIST_MAX;

@@ -45,6 +45,7 @@ struct store_put {
     int count;
     enum store_condition condition;
     const char *etag; /* with STORE_MATCHES */
+    bool urgent;      /* somebody waits for it: it does not queue behind others (commits, the register) */
 };
 
 struct store_get {
@@ -72,6 +73,9 @@ struct store_listing {
 };
 
 #define STORE_LIST_MAX 1000 /* keys a page, as S3 */
+
+/* Whether calls may be made with this key, or with `open_ended`, with this beginning of keys. */
+bool store_key_allowed(const char *key, bool open_ended);
 
 struct store;
 

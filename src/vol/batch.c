@@ -160,16 +160,19 @@ void batch_seal(struct batch *batch)
     batch->extents_bound = count_extents(batch);
 }
 
-struct batch *batch_cut(struct batch *batch)
+struct batch *batch_cut(struct batch *batch, uint32_t most)
 {
-    assert(batch->state == BATCH_SEALED);
+    assert(batch->state == BATCH_SEALED && most > 0);
     uint32_t kept = batch->zeroes.count < BATCH_EXTENTS ? BATCH_EXTENTS - batch->zeroes.count : 0;
+    if (kept > most)
+        kept = most;
     if (batch->page_count <= kept)
         return NULL;
     /* Zero ranges stay in the older one: they apply before all pages. */
     struct batch *rest = batch_new(batch->volume, batch->gate, batch->number + 1, batch->opened_ns);
     rest->state = BATCH_SEALED;
     rest->sealed_ns = batch->sealed_ns;
+    rest->apart = batch->apart;
     rest->page_count = batch->page_count - kept;
     rest->pages = memory_copy(batch->pages + kept, rest->page_count * sizeof(struct page *));
     for (uint32_t i = 0; i < rest->page_count; i++)

@@ -49,6 +49,7 @@ struct batch {
     uint64_t opened_ns, sealed_ns;
     struct gate *gate;
     uint64_t charged; /* of the gate */
+    bool apart;       /* becomes a data object however small it is */
 
     /* OPEN: in the order of writing, NULL where a page was dropped, page_count of them there.
      * From SEALED on: ascending by number, page_count of them. */
@@ -79,8 +80,9 @@ void batch_remove(struct batch *batch, struct page *page);
 /* The range reads as zero; the caller has removed its pages. Charges what it adds even over the limit. */
 void batch_zero(struct batch *batch, uint64_t first, uint64_t past);
 void batch_seal(struct batch *batch);
-/* Of a sealed batch: cuts off what is beyond BATCH_EXTENTS into a new one with the next number; NULL: nothing is. */
-struct batch *batch_cut(struct batch *batch);
+/* Of a sealed batch: cuts off what is beyond `most` pages, and beyond BATCH_EXTENTS, into a new one with the next
+ * number; NULL: nothing is. */
+struct batch *batch_cut(struct batch *batch, uint32_t most);
 
 struct state_table;
 extern const struct state_table batch_states;

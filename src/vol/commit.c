@@ -56,6 +56,18 @@ uint64_t commit_open_room(const struct volume *volume)
     return pages < BATCH_OPEN_PAGES_MAX ? pages : BATCH_OPEN_PAGES_MAX;
 }
 
+/* How large the data objects become that a batch is cut into.  One stream to a store is much slower than several: what
+ * a FLUSH waits for, and is too much to ride inline, is spread over the uploads that are free. */
+static uint32_t piece_pages(const struct volume *volume, const struct batch *batch, bool flushed)
+{
+    if (!flushed || batch->page_count <= INLINE_PAGES_FLUSHED)
+        return BATCH_EXTENTS;
+    uint32_t limit = volume->all->settings.uploads;
+    uint32_t idle = volume->uploads < limit ? limit - volume->uploads : 1;
+    uint32_t pages = (batch->page_count + idle - 1) / idle;
+    return pages < SPREAD_PAGES_LEAST ? SPREAD_PAGES_LEAST : pages < BATCH_EXTENTS ? pages : BATCH_EXTENTS;
+}
+
 void commit_seal(struct volume *volume, bool flushed)
 {
     struct batch *batch = volume->open;
@@ -63,7 +75,9 @@ void commit_seal(struct volume *volume, bool flushed)
         batch_seal(batch);
         batch->sealed_ns = loop_now_ns(volume->loop);
         volume->open = NULL;
-        while ((batch = batch_cut(batch)) != NULL) {
+        uint32_t pages = piece_pages(volume, batch, flushed);
+        batch->apart = pages < BATCH_EXTENTS;
+        while ((batch = batch_cut(batch, pages)) != NULL) {
             assert(batch->number == volume->next_batch);
             volume->next_batch++;
             volume->batch_count++;
@@ -309,6 +323,7 @@ static int commit(struct volume *volume, const struct choice *choice, struct err
                             .key = key,
                             .pieces = pieces,
                             .count = count,
+                            .urgent = true,
                             .troubled = volume_put_troubled,
                             .arg = volume,
                             .hurry = &volume->hurry };

@@ -32,12 +32,17 @@
 #define INLINE_PAGES_FLUSHED 1024u
 /* The same when nobody waits. */
 #define INLINE_PAGES_UNHURRIED 64u
+/* What a FLUSH finds beyond INLINE_PAGES_FLUSHED is spread over several data objects of 2 MiB or more: smaller ones would
+ * hardly be there sooner. */
+#define SPREAD_PAGES_LEAST 512u
 /* A commit that nobody waits for gathers this many data objects: one commit per 64 MiB. */
 #define COMMIT_OBJECTS_GATHERED 8u
 /* Rows that fit into a commit's tables, with room for its records. A later batch may split runs of an earlier
  * one, each of its own runs at most one, hence the bound on twice the sum of the batches' bounds. */
 #define COMMIT_EXTENTS_MAX ((COMMIT_TABLES_MAX - 16384u) / COMMIT_EXTENT_BYTES)
 #define COMMIT_BATCHES_MAX 256u /* at 32 bytes of table each where they are objects */
+/* Attempts that fail for less than this are nobody's concern: a store fails now and then, and the next goes well. */
+#define TROUBLE_TOLD_NS (2 * NS_PER_S)
 /* Uncommitted batches that zero something: each read of an unmapped page asks all of them. */
 #define ZERO_BATCHES_MAX 64u
 /* Writes that are remembered to tell writing in order, by several connections with several requests each. */
@@ -161,6 +166,8 @@ struct volume {
     struct waitq hurry;       /* ends back-offs */
     struct error trouble;     /* of the last attempt that failed; code 0 since the last that did not */
     uint64_t trouble_count;
+    uint64_t trouble_since_ns; /* with a code in `trouble` */
+    bool trouble_told;         /* an event was raised for it */
 
     uint64_t failure_told_ns, failures_untold; /* of reads (vol/fetch.c) */
     struct volume_counts counts;
@@ -226,7 +233,7 @@ void volume_fence(struct volume *volume, const struct error *story);
 bool volume_is_hard(int code);
 /* For put_once.troubled, with the volume as its arg: volume_troubled(). */
 void volume_put_troubled(void *volume, const struct error *error);
-/* Notes a failed attempt (for those who wait in FLUSH) and raises an event when it is the first. */
+/* Notes a failed attempt (for those who wait in FLUSH), and raises an event once when they go on failing. */
 void volume_troubled(struct volume *volume, const struct error *error);
 void volume_untroubled(struct volume *volume);
 

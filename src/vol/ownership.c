@@ -102,9 +102,12 @@ static int write_register(struct volume *volume, const struct register_body *bod
     char key[KEY_MAX];
     key_register(volume->name, volume->name_length, key);
     struct iovec piece = { .iov_base = bytes.data, .iov_len = bytes.length };
-    struct store_put put = {
-        .key = key, .pieces = &piece, .count = 1, .condition = etag == NULL ? STORE_ABSENT : STORE_MATCHES, .etag = etag
-    };
+    struct store_put put = { .key = key,
+                             .pieces = &piece,
+                             .count = 1,
+                             .condition = etag == NULL ? STORE_ABSENT : STORE_MATCHES,
+                             .etag = etag,
+                             .urgent = true };
     uint64_t backoff = BACKOFF_FIRST_NS, deadline = loop_now_ns(volume->loop) + OWNERSHIP_DEADLINE_NS;
     for (;;) {
         char new_etag[STORE_ETAG_MAX];

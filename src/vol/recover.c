@@ -279,6 +279,7 @@ static int put_fence(struct volume *volume, struct error *error)
                             .key = key,
                             .pieces = &piece,
                             .count = 1,
+                            .urgent = true,
                             .troubled = fence_troubled,
                             .give_up = give_up_fencing,
                             .arg = &fencing };

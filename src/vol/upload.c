@@ -14,6 +14,8 @@
 bool upload_wanted(const struct volume *volume, const struct batch *batch)
 {
     bool waited_for = batch->number <= volume->flush_target;
+    if (batch->apart && batch->page_count > 0)
+        return true;
     return batch->page_count > (waited_for ? INLINE_PAGES_FLUSHED : INLINE_PAGES_UNHURRIED);
 }
 

@@ -159,13 +159,20 @@ bool volume_is_hard(int code)
 
 void volume_troubled(struct volume *volume, const struct error *error)
 {
-    bool first = volume->trouble.code == 0;
+    uint64_t now_ns = loop_now_ns(volume->loop);
+    if (volume->trouble.code == 0) {
+        volume->trouble_since_ns = now_ns;
+        volume->trouble_told = false;
+    }
     error_copy(&volume->trouble, error);
     volume->trouble_count++;
     waitq_wake_all(&volume->committed);
-    if (first)
-        event_raise(volume->all->events, EVENT_WARNING, volume->subject,
-                    "the store does not take what was written; trying on: %s", error->story);
+    bool lasting = now_ns - volume->trouble_since_ns >= TROUBLE_TOLD_NS || volume_is_hard(error->code);
+    if (volume->trouble_told || !lasting)
+        return;
+    volume->trouble_told = true;
+    event_raise(volume->all->events, EVENT_WARNING, volume->subject,
+                "the store does not take what was written; trying on: %s", error->story);
 }
 
 void volume_put_troubled(void *arg, const struct error *error)
@@ -178,7 +185,8 @@ void volume_untroubled(struct volume *volume)
     if (volume->trouble.code == 0)
         return;
     volume->trouble = (struct error)ERROR_NONE;
-    event_raise(volume->all->events, EVENT_INFO, volume->subject, "the store takes what is written again");
+    if (volume->trouble_told)
+        event_raise(volume->all->events, EVENT_INFO, volume->subject, "the store takes what is written again");
 }
 
 /* ---- the keeper ---- */

@@ -38,12 +38,16 @@ sys.dont_write_bytecode = True
 
 import nbd  # noqa: E402
 
+import stores  # noqa: E402
 from disk_model import Disk, Violation  # noqa: E402
 from harness import CAIRN, PATIENCE_S, Bench, Server, wait_until  # noqa: E402
 from load import Load  # noqa: E402
 
 VOLUME = 'disk'
 ROUNDS_PER_STORE = 20
+# A takeover reads the whole log while the first owner goes on writing it; where a request takes long, the second catches
+# up slowly with a long one.
+TAKEOVERS_PER_STORE = 5
 ROUNDS_PER_PROCESS = 250  # libnbd's Python module (1.14) does not give buffers back
 LOAD_S = 0.15  # the longest that a client works before the blow
 SMALL = {'size': 4 << 20, 'depth': 8, 'flushes': 0.05, 'counts': (1, 1, 1, 1, 2, 3, 8, 40)}
@@ -69,12 +73,12 @@ class Loop:
         """The next rounds have a store of their own; the old one goes."""
         if self.server:
             self.server.process.kill()
-            shutil.rmtree(self.server.store)
+            self.server.store.drop()
         self.stores += 1
         self.shape = LARGE if self.stores % 4 == 0 else SMALL
         self.arguments = self.random.choice(ARGUMENTS)
         self.disk = Disk(self.shape['size'])
-        self.server = self.new_server(self.bench.path(f'store{self.stores}'))
+        self.server = self.new_server(self.bench.store(f'store{self.stores}'))
 
     def new_server(self, store):
         self.starts += 1
@@ -161,7 +165,7 @@ class Loop:
         if stopped:
             first.process.signal(signal.SIGSTOP)
         breaker = self.bench.start('break-lease',
-                                   [CAIRN, 'break-lease', '--store', 'dir:' + first.store, '--yes', VOLUME])
+                                   [CAIRN, 'break-lease', *first.store.words(), '--yes', VOLUME])
         self.work_until(load, lambda: not breaker.running(), stopped)
         assert breaker.wait() == 0, f'break-lease failed: {breaker.stderr()}'
         second = self.server = self.new_server(first.store)
@@ -220,13 +224,13 @@ class Loop:
 
     def run(self, rounds, takeover, progress):
         for number in range(rounds):
-            if number % ROUNDS_PER_STORE == 0:
+            if number % (TAKEOVERS_PER_STORE if takeover else ROUNDS_PER_STORE) == 0:
                 self.fresh_store()
                 self.server.start()
             try:
                 self.takeover_round() if takeover else self.kill_round()
             except BaseException:
-                print(f'round {number + 1}, store {self.server.store}', file=sys.stderr)
+                print(f'round {number + 1}, store {self.server.store.url}', file=sys.stderr)
                 raise
             if progress and (number + 1) % 100 == 0:
                 print(f'\r{number + 1} of {rounds} rounds', end='', file=sys.stderr, flush=True)
@@ -258,15 +262,7 @@ def in_processes(arguments):
         print(f'{done} of {arguments.rounds} rounds', flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--rounds', type=int, default=100, metavar='N')
-    parser.add_argument('--takeover', action='store_true', help='a second server takes over, instead of a kill')
-    parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
-    arguments = parser.parse_args()
-    if arguments.rounds > ROUNDS_PER_PROCESS:
-        in_processes(arguments)
-        return
+def in_this_process(arguments):
     directory = tempfile.mkdtemp(prefix='cairn-kill.')
     bench = Bench(directory)
     try:
@@ -278,6 +274,19 @@ def main():
         raise
     bench.close()
     shutil.rmtree(directory)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--rounds', type=int, default=100, metavar='N')
+    parser.add_argument('--takeover', action='store_true', help='a second server takes over, instead of a kill')
+    parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
+    arguments = parser.parse_args()
+    shared = stores.Shared(stores.kind())
+    try:
+        in_processes(arguments) if arguments.rounds > ROUNDS_PER_PROCESS else in_this_process(arguments)
+    finally:
+        shared.stop()
 
 
 if __name__ == '__main__':

@@ -6,7 +6,11 @@
 A NAME is a test, a file of tests, or the beginning of either.  Each test runs
 in a process group and a temporary directory of its own; a test that takes too
 long is ended with everything that it started.  The last line counts.
-CAIRN in the environment names the server, by default build/cairn."""
+
+CAIRN in the environment names the server, by default build/cairn, and
+CAIRN_TEST_STORE the kind of store: dir (by default), fake, versitygw, minio or
+rgw.  Tests that are not about that kind are left out.  A file that needs a
+store of a kind of its own says so by ON, a test by @on(KIND…)."""
 
 import argparse
 import ast
@@ -26,17 +30,33 @@ STATUS_SKIPPED = 77
 TIMEOUT_S = 300
 
 
+def kinds_of(node, fallback):
+    """What @on says of a test."""
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and getattr(decorator.func, 'id', '') == 'on':
+            return [ast.literal_eval(kind) for kind in decorator.args]
+    return fallback
+
+
 def discover():
-    """All tests, as FILE.FUNCTION, without importing anything."""
-    found = []
+    """All tests, as FILE.FUNCTION, with the kinds of store that each is about (None: any); imports nothing."""
+    found = {}
     for file in sorted(os.listdir(HERE)):
         if file.startswith('test_') and file.endswith('.py'):
             with open(os.path.join(HERE, file)) as source:
                 tree = ast.parse(source.read(), file)
+            of_file = None
             for node in tree.body:
+                if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == 'ON':
+                    of_file = ast.literal_eval(node.value)
                 if isinstance(node, ast.FunctionDef) and node.name.startswith('test_'):
-                    found.append(file[len('test_'):-len('.py')] + '.' + node.name[len('test_'):])
+                    name = file[len('test_'):-len('.py')] + '.' + node.name[len('test_'):]
+                    found[name] = kinds_of(node, of_file)
     return found
+
+
+def concerned(kinds, kind):
+    return kinds is None or kind in kinds or kind != 'dir' and 's3' in kinds
 
 
 def run_one(name, directory):
@@ -172,9 +192,12 @@ def main():
     arguments = parser.parse_args()
     if arguments.one:
         run_one(*arguments.one)
-    names = discover()
+    found = discover()
+    import stores
+    kind = stores.kind()
+    names = [name for name, kinds in found.items() if concerned(kinds, kind)]
     if arguments.names:
-        unknown = [word for word in arguments.names if not any(name.startswith(word) for name in names)]
+        unknown = [word for word in arguments.names if not any(name.startswith(word) for name in found)]
         if unknown:
             parser.error('no such test: ' + ' '.join(unknown))
         names = [name for name in names if any(name.startswith(word) for word in arguments.names)]
@@ -185,7 +208,11 @@ def main():
     if not os.access(CAIRN, os.X_OK):
         print(f'no server at {CAIRN}: build it with `make`, or name another with CAIRN=PATH', file=sys.stderr)
         return 1
-    counts = run_all(names, arguments.jobs, arguments.timeout, arguments.keep)
+    shared = stores.Shared(kind)
+    try:
+        counts = run_all(names, arguments.jobs, arguments.timeout, arguments.keep)
+    finally:
+        shared.stop()
     print(f'{counts["passed"]} passed, {counts["failed"]} failed, {counts["skipped"]} skipped')
     return 1 if counts['failed'] else 0
 

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import socket
 import struct
 import time
@@ -10,18 +9,18 @@ import time
 import nbd
 
 import store_tree
-from harness import CAIRN, Skip, free_port, need_root, need_tool, wait_until
+from harness import CAIRN, Skip, free_port, need_root, need_tool, on, wait_until
 from load import Steady
+from stores import DirStore
 from wire import (ERROR_INVALID, ERROR_TOO_BIG, OPTION_GO, OPTION_INFO, READ, REPLY_ACK, WRITE, Closed, Wire)
 
 MIB = 1 << 20
 
 
-def serve_refused(t, *arguments, status=1, store=None, timeout=30):
+def serve_refused(t, *arguments, store, status=1, timeout=30):
     """`cairn serve` must end by itself, with `status` and one line on stderr; returns the line."""
     words = ['--unix', t.path('refused.sock')] + list(arguments)
-    if store is not None:
-        words += ['--store', 'dir:' + store]
+    words += (DirStore(store) if isinstance(store, str) else store).words()
     done = t.cairn('serve', *words, check=False, timeout=timeout)
     assert done.returncode == status, f'status {done.returncode}, not {status}: {done.stderr}'
     lines = done.stderr.strip().splitlines()
@@ -47,6 +46,7 @@ def refused(server, export='disk'):
 # ---- stores ----
 
 
+@on('dir')
 def test_foreign_directory(t):
     """A directory with other people's files: refused, nothing of it touched."""
     store = t.path('home')
@@ -59,6 +59,7 @@ def test_foreign_directory(t):
     assert store_tree.fingerprint(store) == before
 
 
+@on('dir')
 def test_store_is_a_file(t):
     with open(t.path('file'), 'w') as file:
         file.write('something')
@@ -70,6 +71,7 @@ def test_store_is_a_file(t):
     assert t.path('file') in line, line
 
 
+@on('dir')
 def test_store_not_writable(t):
     """Permissions do not bind root: where that is all there is, a read-only file system does."""
     store = t.path('store')
@@ -104,6 +106,7 @@ def mount(t, name, *words):
     return directory
 
 
+@on('dir')
 def test_read_only_file_system(t):
     directory = mount(t, 'mnt', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs')
     store = os.path.join(directory, 'store')
@@ -127,6 +130,7 @@ def test_read_only_file_system(t):
     server.stop()
 
 
+@on('dir')
 def test_becomes_read_only(t):
     """The file system goes read-only under a server that has unwritten data, and comes back."""
     directory = mount(t, 'mnt', '-t', 'tmpfs', '-o', 'size=64m', 'tmpfs')
@@ -159,6 +163,7 @@ def flush_succeeds(handle):
         return False
 
 
+@on('dir')
 def test_full_disk(t):
     """No space during a flush: it fails, says so, the data stays; with room made a later flush succeeds."""
     directory = mount(t, 'mnt', '-t', 'tmpfs', '-o', 'size=24m', 'tmpfs')
@@ -197,6 +202,7 @@ def test_full_disk(t):
     server.stop()
 
 
+@on('dir')
 def test_full_disk_at_stop(t):
     """Stopped with data that cannot be saved: exit status 1, and it says what was lost."""
     directory = mount(t, 'mnt', '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs')
@@ -234,7 +240,7 @@ def make_store(t):
 
 def keys_of_bad(server, part):
     """Keys of 'bad' that hold `part`: its UUID is the one that has data objects."""
-    made = store_tree.written_once(server.store)
+    made = server.store.written_once()
     data = [key for key in made if '/data/' in key]
     assert data, f'no data object was made: {made}'
     root = data[0][:data[0].index('/data/')]
@@ -244,12 +250,10 @@ def keys_of_bad(server, part):
 def check_harmed(t, server, key, harm, what):
     """'bad' with the object `key` harmed is refused, or its harmed part is (EIO, never wrong bytes); what is wrong is
     named, nothing is overwritten, 'good' works on; then it is mended.  Returns what was said."""
-    path = store_tree.path_of(server.store, key)
-    shutil.copyfile(path, t.path('sound'))
-    store_tree.edit(path, harm)
-    tree = os.path.join(server.store, 'objects')
-    before = store_tree.fingerprint(tree)
-    dumped = t.cairn('dump', '--store', 'dir:' + server.store, key, check=False)
+    sound = server.store.read(key)
+    server.store.write(key, harm(sound))
+    before = server.store.contents()
+    dumped = t.cairn('dump', *server.store.words(), key, check=False)
     assert dumped.returncode == 1, f'{what}: dump of {key} says nothing is wrong: {dumped.stdout}'
     server.start()
     said = ''
@@ -266,11 +270,11 @@ def check_harmed(t, server, key, harm, what):
     named = key in said or "'bad'" in said and f'log entry {key.rpartition("/")[2].lstrip("0")} ' in said
     assert named, f'{what}: {key} is not named in: {said}'
     server.stop()  # so that nothing is under way
-    after = store_tree.fingerprint(tree)
+    after = server.store.contents()
     changed = [name for name in before if before[name] != after.get(name)] + [name for name in after
                                                                                if name not in before]
     # Who takes a volume over writes its register and a fence; what is damaged is never touched.
-    assert os.path.relpath(path, tree) not in changed, f'{what}: it was overwritten'
+    assert key not in changed, f'{what}: it was overwritten'
     assert [name for name in changed if '/data/' in name] == [], f'{what}: changed: {changed}'
     server.start()
     good = connect(server, 'good')
@@ -279,7 +283,7 @@ def check_harmed(t, server, key, harm, what):
     good.flush()
     good.shutdown()
     server.stop()
-    shutil.copyfile(t.path('sound'), path)
+    server.store.write(key, sound)
     return said
 
 
@@ -326,19 +330,21 @@ def test_damaged_commit(t):
 def test_missing_commit(t):
     """A hole in the log is damage, never the end of the disk."""
     server = make_store(t)
-    path = store_tree.path_of(server.store, keys_of_bad(server, '/log/')[2])
-    os.rename(path, t.path('hidden'))
-    before = store_tree.fingerprint(os.path.join(server.store, 'objects'))
+    store = server.store
+    key = keys_of_bad(server, '/log/')[2]
+    hidden = store.read(key)
+    store.remove(key)
+    before = store.contents()
     server.start()
     refused(server, 'bad')
     connect(server, 'good').shutdown()
-    after = store_tree.fingerprint(os.path.join(server.store, 'objects'))
+    after = store.contents()
     for name, state in before.items():
         if '/log/' in name:
             assert after.get(name) == state, name
-    assert not os.path.exists(path), 'something was put where the commit is missing'
+    assert key not in after, 'something was put where the commit is missing'
     server.stop()
-    os.rename(t.path('hidden'), path)
+    store.write(key, hidden)
     mended(t, server)
 
 
@@ -346,8 +352,7 @@ def test_misplaced_commit(t):
     """A sound entry under another's key."""
     server = make_store(t)
     keys = keys_of_bad(server, '/log/')
-    with open(store_tree.path_of(server.store, keys[-2]), 'rb') as file:
-        other = file.read()
+    other = server.store.read(keys[-2])
     check_harmed(t, server, keys[1], lambda content: other, 'commit of another slot')
     mended(t, server)
 
@@ -355,12 +360,11 @@ def test_misplaced_commit(t):
 def test_damaged_data(t):
     """A data object's damage is found by who reads it: EIO for that, never wrong bytes, all else works."""
     server = make_store(t)
-    path = store_tree.path_of(server.store, keys_of_bad(server, '/data/')[0])
-    with open(path, 'rb') as file:
-        sound = file.read()
+    key = keys_of_bad(server, '/data/')[0]
+    sound = server.store.read(key)
     for what, harm in harms().items():
         harmed = harm(sound)
-        store_tree.edit(path, lambda content: harmed)
+        server.store.write(key, harmed)
         server.start()
         handle = connect(server, 'bad')
         assert handle.pread(8192, 0) == random.Random(0).randbytes(8192)
@@ -369,10 +373,9 @@ def test_damaged_data(t):
         handle.flush()
         handle.shutdown()
         connect(server, 'good').shutdown()
-        with open(path, 'rb') as file:
-            assert file.read() == harmed, f'{what}: it was overwritten'
+        assert server.store.read(key) == harmed, f'{what}: it was overwritten'
         server.stop()
-    store_tree.edit(path, lambda content: sound)
+    server.store.write(key, sound)
     mended(t, server)
 
 
@@ -388,18 +391,14 @@ def test_newer_format(t):
 
 def test_damaged_marker(t):
     server = make_store(t)
-    marker = store_tree.path_of(server.store, 'cairn')
-    with open(marker, 'rb') as file:
-        sound = file.read()
+    sound = server.store.read('cairn')
     for what, content in {'empty': b'', 'foreign': b'hello\n', 'newer': sound.replace(b'format: 1', b'format: 9')}.items():
-        with open(marker, 'wb') as file:
-            file.write(content)
-        before = store_tree.fingerprint(server.store)
+        server.store.write('cairn', content)
+        before = server.store.fingerprint()
         line = serve_refused(t, store=server.store)
-        assert server.store in line, f'{what}: {line}'
-        assert store_tree.fingerprint(server.store) == before, what
-    with open(marker, 'wb') as file:
-        file.write(sound)
+        assert server.store.place in line, f'{what}: {line}'
+        assert server.store.fingerprint() == before, what
+    server.store.write('cairn', sound)
     mended(t, server)
 
 
@@ -419,12 +418,12 @@ def mended(t, server):
 
 def test_sizes(t):
     for size in ('', '0', '0MB', '-1', 'big', '1XB', '1.5GB', '12345', '65TB', '99999999999999999999', '1GB1', ' '):
-        line = serve_refused(t, '--size', size, store=t.path('store'), status=2)
+        line = serve_refused(t, '--size', size, store=t.store(), status=2)
         assert '--size' in line, line
-        assert not os.path.exists(t.path('store')), size
+        assert not t.store().exists(), size
     for size, wanted in {'512': 512, '1K': 1024, '128K': 128 << 10, '512MB': 512 << 20, '2TB': 2 << 40,
                          '64TB': 64 << 40, '1536': 1536}.items():
-        server = t.server(store=t.path('store' + size), size=size)
+        server = t.server(store='store' + size, size=size)
         handle = connect(server)
         assert handle.get_size() == wanted, size
         handle.pwrite(b'z', wanted - 1)
@@ -439,7 +438,7 @@ def test_port_in_use(t):
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = taken.getsockname()[1]
-        line = serve_refused(t, '--host', '127.0.0.1', '--port', port, store=t.path('store'))
+        line = serve_refused(t, '--host', '127.0.0.1', '--port', port, store=t.store())
         assert str(port) in line and '--port' in line, line
 
 
@@ -447,7 +446,7 @@ def test_unix_path(t):
     """A socket that lives is left alone; one that was left behind is replaced; no other file ever is."""
     server = t.server()
     connect(server).shutdown()
-    done = t.cairn('serve', '--store', 'dir:' + t.path('other'), '--unix', server.socket, check=False, timeout=30)
+    done = t.cairn('serve', *t.store('other').words(), '--unix', server.socket, check=False, timeout=30)
     assert done.returncode == 1 and server.socket in done.stderr, done.stderr
     connect(server).shutdown()
     server.kill()
@@ -456,19 +455,18 @@ def test_unix_path(t):
     server.stop()
     with open(t.path('precious'), 'w') as file:
         file.write('precious')
-    done = t.cairn('serve', '--store', 'dir:' + t.path('other'), '--unix', t.path('precious'), check=False, timeout=30)
+    done = t.cairn('serve', *t.store('other').words(), '--unix', t.path('precious'), check=False, timeout=30)
     assert done.returncode == 1 and t.path('precious') in done.stderr, done.stderr
     with open(t.path('precious')) as file:
         assert file.read() == 'precious'
-    done = t.cairn('serve', '--store', 'dir:' + t.path('other'), '--unix', t.path('x' * 200), check=False, timeout=30)
+    done = t.cairn('serve', *t.store('other').words(), '--unix', t.path('x' * 200), check=False, timeout=30)
     assert done.returncode in (1, 2) and 'x' * 20 in done.stderr, done.stderr
 
 
 def test_names(t):
     """Names of any shape are volumes inside the store, or are refused; nothing is made outside of it."""
-    parent = t.path('parent')
-    os.mkdir(parent)
-    server = t.server(store=os.path.join(parent, 'store'), size='1MB')
+    os.mkdir(t.path('parent'))
+    server = t.server(store='parent/store', size='1MB')
     good = [b'x' * 4096, b'a/b/c', b'/etc/passwd', b'..', b'../../evil', b'.', b'./x', b'a' * 201, b'%2e%2e', b'n.x',
             b'\xc3\xa4', b'con', b'-', b'\x01', b'\n', b' ', b'h.' + b'0' * 64]
     for name in good:
@@ -500,8 +498,8 @@ def test_names(t):
         assert wire.request(READ, 0, 8) == (0, struct.pack('>Q', hash(name) & 0xffffffff)), name
         wire.close()
     server.stop()
-    assert os.listdir(parent) == ['store']
-    listed = t.cairn_json('list', '--store', 'dir:' + server.store)
+    assert server.store.beside() == []
+    listed = t.cairn_json('list', *server.store.words())
     volumes = listed['volumes'] if isinstance(listed, dict) else listed
     assert len(volumes) == len(good) + 1, listed
 

@@ -7,9 +7,9 @@ import random
 import nbd
 
 import store_tree
-from harness import CAIRN, free_port, wait_until
+from harness import CAIRN, free_port, on, wait_until
 
-SUBCOMMANDS = ('serve', 'list', 'info', 'dump', 'break-lease')
+SUBCOMMANDS = ('serve', 'list', 'info', 'dump', 'break-lease', 'doctor')
 
 
 def connect(server, export='disk'):
@@ -18,6 +18,7 @@ def connect(server, export='disk'):
     return handle
 
 
+@on('dir')
 def test_help(t):
     """--help teaches, on stdout, with status 0; wrong usage is status 2 and one line on stderr."""
     text = t.cairn('--help').stdout
@@ -33,6 +34,7 @@ def test_help(t):
     assert re.search(r'cairn \d+\.\d+', version) and 'format' in version, version
 
 
+@on('dir')
 def test_wrong_usage(t):
     for words in ([], ['frobnicate'], ['serve', '--frobnicate'], ['serve', 'extra'], ['serve', '--port'],
                   ['serve', '--port', '99999'], ['serve', '--port', 'http'], ['info'], ['dump'], ['break-lease'],
@@ -46,15 +48,15 @@ def test_wrong_usage(t):
 
 def test_missing(t):
     """Status 1 for what is not there, and nothing is made by looking."""
-    store = t.path('nowhere')
+    store = t.store('nowhere')
     for words in (['list'], ['info', 'disk'], ['dump', 'volumes/n.disk'], ['break-lease', 'disk']):
-        done = t.cairn(words[0], '--store', 'dir:' + store, *words[1:], check=False)
+        done = t.cairn(words[0], *store.words(), *words[1:], check=False)
         assert done.returncode == 1, (words, done.returncode, done.stderr)
-        assert store in done.stderr and len(done.stderr.strip().splitlines()) == 1, (words, done.stderr)
-        assert not os.path.exists(store), words
+        assert store.place in done.stderr and len(done.stderr.strip().splitlines()) == 1, (words, done.stderr)
+        assert not store.exists(), words
     server = t.server()
     for words in (['info', 'other'], ['break-lease', 'other'], ['dump', 'volumes/n.other']):
-        done = t.cairn(words[0], '--store', 'dir:' + server.store, *words[1:], check=False)
+        done = t.cairn(words[0], *server.store.words(), *words[1:], check=False)
         assert done.returncode == 1 and 'other' in done.stderr, (words, done.returncode, done.stderr)
     server.stop()
 
@@ -65,7 +67,7 @@ def volumes(document):
 
 def test_list_and_info(t):
     server = t.server(size='1GB')
-    where = ['--store', 'dir:' + server.store]
+    where = server.store.words()
     assert volumes(t.cairn_json('list', *where)) == []
     for name in ('alpha', 'beta', 'ga mma', 'ä'):
         handle = connect(server, name)
@@ -88,11 +90,11 @@ def test_list_and_info(t):
     assert 'alpha' in t.cairn('info', *where, 'alpha').stdout
     held.shutdown()
     server.stop()
-    before = store_tree.fingerprint(server.store)
-    stored = sum(size for size in store_tree.written_once(server.store).values())
+    before = server.store.fingerprint()
+    stored = sum(server.store.written_once().values())
     t.cairn('list', *where)
     t.cairn('info', *where, 'beta')
-    assert store_tree.fingerprint(server.store) == before, 'looking changed the store'
+    assert server.store.fingerprint() == before, 'looking changed the store'
     numbers = [value for value in flatten(t.cairn_json('info', *where, 'beta')) if isinstance(value, int)]
     assert any(1 << 20 <= number <= stored for number in numbers), f'no bytes stored in {numbers}'
 
@@ -118,10 +120,10 @@ def test_dump(t):
     server.start()
     connect(server, 'd').shutdown()
     server.stop()
-    keys = ['cairn', 'volumes/n.d'] + list(store_tree.written_once(server.store))
+    keys = ['cairn', 'volumes/n.d'] + list(server.store.written_once())
     assert any('/data/' in key for key in keys)
     for key in keys:
-        done = t.cairn('dump', '--store', 'dir:' + server.store, key)
+        done = t.cairn('dump', *server.store.words(), key)
         assert done.stdout.strip(), key
 
 
@@ -134,6 +136,7 @@ def port_of(process):
     return wait_until(look, 'the start line')
 
 
+@on('dir')
 def test_precedence(t):
     """A flag beats the environment, that beats .env, that beats the configuration file."""
     ports = {where: free_port() for where in ('flag', 'environment', 'dotenv', 'file')}
@@ -156,6 +159,7 @@ def test_precedence(t):
         assert process.wait() == 0, process.stderr()
 
 
+@on('dir')
 def test_sources_are_named(t):
     """An error in a setting tells where it stands."""
     where = ['serve', '--store', 'dir:' + t.path('store')]
@@ -179,6 +183,7 @@ def test_sources_are_named(t):
     assert not os.path.exists(t.path('store'))
 
 
+@on('dir')
 def test_default_store(t):
     """Without a store: $XDG_DATA_HOME/cairn."""
     process = t.start('cairn', [CAIRN, 'serve', '--unix', t.path('s')], env={'XDG_DATA_HOME': t.path('data')})

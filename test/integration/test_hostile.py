@@ -11,11 +11,12 @@ import struct
 import threading
 import time
 
-from harness import sanitized, wait_until
+from harness import on, sanitized, wait_until
 from test_bad_input import mount
 from test_memory import SLACK, stallable
 from wire import CACHE, FLUSH, READ, SIMPLE_MAGIC, WRITE, Wire
 
+ON = ('dir',)  # what clients do to each other is not about where disks are kept
 MIB = 1 << 20
 PAGE = 4096
 PATIENT_S = 150  # of whoever must be served in the end
@@ -293,15 +294,16 @@ def reset(wire):
     wire.close()
 
 
+@on('dir', 'fake')
 def test_gone_while_reading(t):
     """Clients vanish with hundreds of READs waiting for a store that hangs.  Those to whom something was being sent are
     noticed at once, and nothing waits on their account; the others when the store is back.  Then nothing is left."""
-    server, flag = stallable(t, arguments=SMALL + ['--release-grace', '500ms'])
+    server, stall = stallable(t, arguments=SMALL + ['--release-grace', '500ms'])
     data = write_data(attach(server), 32)
     server.restart()  # so that nothing is in memory
     hostile = [attach(server) for _ in range(6)]
     released = server.process.stderr().count('released at log entry')
-    open(flag + '.reads', 'w').close()
+    stall.begin(reads=True)
     for number, wire in enumerate(hostile):
         wire.send(b''.join(wire.request_bytes(READ, (at * 6 + number) % 512 * (64 << 10), 64 << 10)
                            for at in range(200)))
@@ -311,7 +313,7 @@ def test_gone_while_reading(t):
     for wire in hostile:
         reset(wire)
     wait_until(lambda: server.statistics()['connections']['open'] == 3, 'those who are known to be gone are gone')
-    os.unlink(flag + '.reads')
+    stall.end()
     wait_until(lambda: server.statistics()['connections']['open'] == 0, 'their connections are gone')
     wait_until(lambda: server.process.stderr().count('released at log entry') > released, 'the disk is released')
     wire = attach(server)

@@ -3,7 +3,8 @@
 import os
 import time
 
-from harness import CAIRN, Skip, need_tool, sanitized, wait_until
+import stores
+from harness import Skip, need_tool, on, sanitized, wait_until
 
 MEMORY = 256 << 20
 SLACK = 64 << 20  # code, stacks, the map, and what the allocator keeps
@@ -12,21 +13,54 @@ LIB = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 
 
 
 def stallable(t, **options):
-    """A server whose store hangs while the file that is returned exists."""
+    """A server whose store hangs between begin() and end() of what comes with it."""
     if sanitized():
         raise Skip('a sanitizer needs memory of its own and takes no LD_PRELOAD')
+    if stores.kind() == 'fake':
+        server = t.server(**options)
+        return server, FakeStall(server.store.server)
     need_tool('cc')
     shim, flag = t.path('stall.so'), t.path('stalled')
     t.run(['cc', '-shared', '-fPIC', '-O2', '-o', shim, os.path.join(LIB, 'stall.c'), '-ldl'])
-    return t.server(env={'LD_PRELOAD': shim, 'STALL_FILE': flag}, **options), flag
+    return t.server(env={'LD_PRELOAD': shim, 'STALL_FILE': flag}, **options), DirStall(flag)
 
 
+class DirStall:
+    """See stall.c."""
+
+    def __init__(self, flag):
+        self.flags = {False: flag, True: flag + '.reads'}
+
+    def begin(self, reads=False):
+        open(self.flags[reads], 'w').close()
+
+    def end(self):
+        for flag in self.flags.values():
+            if os.path.exists(flag):
+                os.unlink(flag)
+
+
+class FakeStall:
+    def __init__(self, fake):
+        self.fake = fake
+
+    def begin(self, reads=False):
+        if reads:
+            self.fake.rules({'fault': 'stall', 'on': ['GET', 'LIST']})
+        else:
+            self.fake.control(outage='silent')
+
+    def end(self):
+        self.fake.control(outage=None, rules=[])
+
+
+@on('dir', 'fake')
 def test_stalled_store(t):
     """128 writes of 1 MiB in flight on each of 16 connections; every one completes after the store has come back."""
     need_tool('fio')
-    server, flag = stallable(t, size='4GB', arguments=['--memory', '256MB', '--write-buffer', '128MB'])
+    server, stall = stallable(t, size='4GB', arguments=['--memory', '256MB', '--write-buffer', '128MB'])
     t.run(['nbdsh', '-u', server.uri(), '-c', 'h.pwrite(b"x" * 4096, 0); h.flush()'])
-    open(flag, 'w').close()
+    stall.begin()
     fio = t.start('fio', ['fio', '--name=job', '--ioengine=nbd', '--uri=' + server.uri(), '--thread', '--rw=write',
                           '--bs=1m', '--iodepth=128', '--numjobs=16', '--size=128m', '--offset_increment=128m',
                           '--group_reporting', '--verify=crc32c', '--verify_fatal=1', '--verify_state_save=0',
@@ -38,7 +72,7 @@ def test_stalled_store(t):
         assert most <= MEMORY + SLACK, f'{most >> 20} MiB resident while the store hangs'
         assert fio.running(), 'fio ended though the store hangs: ' + fio.stderr() + fio.stdout()
         time.sleep(0.05)
-    os.unlink(flag)
+    stall.end()
     status = fio.wait(200)
     assert status == 0, fio.stdout()[-2000:] + fio.stderr()[-2000:]
     most = check_peak(server, MEMORY)
@@ -68,15 +102,16 @@ def test_deep_reads(t):
     print(f'at most {most >> 20} MiB resident with --memory 128MB')
 
 
+@on('dir', 'fake')
 def test_stalled_store_overwrites(t):
     """Overwrites of the same pages and alternating small trims pile nothing up."""
     import nbd
-    server, flag = stallable(t, size='1GB', arguments=['--memory', '128MB'])
+    server, stall = stallable(t, size='1GB', arguments=['--memory', '128MB'])
     handle = nbd.NBD()
     handle.connect_uri(server.uri())
     handle.pwrite(b'x' * 4096, 0)
     handle.flush()
-    open(flag, 'w').close()
+    stall.begin()
     end = time.monotonic() + STALL_S / 2
     number = 0
     under_way = []
@@ -92,7 +127,7 @@ def test_stalled_store_overwrites(t):
         else:
             handle.poll(10)
     check_peak(server, 128 << 20)
-    os.unlink(flag)
+    stall.end()
     wait_until(lambda: handle.poll(10) >= 0 and handle.aio_in_flight() == 0, 'everything is answered')
     handle.flush()
     handle.shutdown()

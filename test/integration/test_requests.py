@@ -1,11 +1,9 @@
-"""What a store is asked for: counted by the server's own statistics, and beside them in the store's directory."""
+"""What a store is asked for: counted by the server's own statistics, and beside them by what is in the store."""
 
 import random
 import time
 
 import nbd
-
-import store_tree
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -23,16 +21,16 @@ class Count:
     def __init__(self, server):
         self.server = server
         self.before = server.statistics()['store']
-        self.objects = store_tree.written_once(server.store)
+        self.objects = server.store.written_once()
 
     def spent(self):
-        """(puts, bytes) by the server's count; the directory must agree."""
+        """(puts, bytes) by the server's count; the store must agree."""
         after = self.server.statistics()['store']
         puts, put_bytes = after['puts'] - self.before['puts'], after['bytes_put'] - self.before['bytes_put']
-        made = {key: size for key, size in store_tree.written_once(self.server.store).items()
+        made = {key: size for key, size in self.server.store.written_once().items()
                 if key not in self.objects}
-        assert len(made) == puts, f'{puts} puts counted, but the directory has new: {made}'
-        assert sum(made.values()) == put_bytes, f'{put_bytes} bytes counted, but the directory has new: {made}'
+        assert len(made) == puts, f'{puts} puts counted, but the store has new: {made}'
+        assert sum(made.values()) == put_bytes, f'{put_bytes} bytes counted, but the store has new: {made}'
         assert after['failed'] == self.before['failed']
         return puts, put_bytes
 
@@ -103,7 +101,7 @@ def test_zeroes_cost_nothing(t):
     handle.flush()
     puts, put_bytes = count.spent()
     assert puts == 1 and put_bytes <= 4 * KIB, (puts, put_bytes)
-    assert not [key for key in store_tree.objects(server.store) if '/data/' in key]
+    assert not [key for key in server.store.objects() if '/data/' in key]
     for at in (5 * MIB, 250 * MIB, 450 * MIB):
         assert handle.pread(4 * KIB, at) == bytes(4 * KIB)
     handle.shutdown()
@@ -173,7 +171,7 @@ def test_empty_terabyte(t):
     handle.shutdown()
     seconds = time.monotonic() - began
     server.stop()
-    made = store_tree.written_once(server.store)
+    made = server.store.written_once()
     assert not [key for key in made if '/data/' in key], made
     assert sum(made.values()) < 64 * KIB, made
     print(f'4,000 reads and the trim of 1 TB took {seconds:.2f} s')

@@ -9,9 +9,8 @@ import time
 
 import nbd
 
-import store_tree
 from disk_model import Disk
-from harness import CAIRN, parse_statistics, wait_until
+from harness import CAIRN, on, parse_statistics, wait_until
 from load import Load, Steady
 
 MIB = 1 << 20
@@ -34,7 +33,7 @@ def connect_refused(server, export='disk'):
 def test_terminate_with_clients(t):
     """SIGTERM under load: what was answered is in the store afterwards, without any flush; exit status 0."""
     for number, kind in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGTERM)):
-        server = t.server(store=t.path(f'store{number}'), size=str(8 * MIB), name=f'cairn{number}')
+        server = t.server(store=f'store{number}', size=str(8 * MIB), name=f'cairn{number}')
         disk = Disk(8 * MIB)
         load = Load(disk, random.Random(number), flushes=0)
         load.connect(server.uri(), 3)
@@ -69,21 +68,22 @@ def test_terminate_idle_clients(t):
     server.stop()
 
 
+@on('dir', 'fake')
 def test_second_signal(t):
     """A second signal hurries: the server ends even though its store cannot be written."""
     from test_memory import stallable
-    server, flag = stallable(t, arguments=['--shutdown-deadline', '300s'])
+    server, stall = stallable(t, arguments=['--shutdown-deadline', '300s'])
     handle = connect(server)
     handle.pwrite(b'kept', 0)
     handle.flush()
-    open(flag, 'w').close()
+    stall.begin()
     handle.pwrite(b'lost', 8192)
     server.process.signal(signal.SIGTERM)
     time.sleep(0.5)
     assert server.process.running(), 'ended though data is unwritten: ' + server.process.stderr()
     server.process.signal(signal.SIGTERM)
     time.sleep(0.2)
-    os.unlink(flag)
+    stall.end()
     status = server.process.wait(60)
     assert status in (0, 1), (status, server.process.stderr())
     if status == 1:
@@ -151,7 +151,7 @@ def test_start_line(t):
     connect(server).shutdown()
     server.stop()
     text = server.process.stdout() + server.process.stderr()
-    lines = [line for line in text.splitlines() if server.store in line and str(server.port) in line]
+    lines = [line for line in text.splitlines() if server.store.place in line and str(server.port) in line]
     assert lines, text
 
 
@@ -163,7 +163,7 @@ def test_socket_activation(t):
     port = listener.getsockname()[1]
     # A shell in between, because LISTEN_PID must be the server's own.
     process = t.start('cairn', ['sh', '-c', f'exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"',
-                                CAIRN, 'serve', '--store', 'dir:' + t.path('store')], pass_fds=[listener.fileno()])
+                                CAIRN, 'serve', *t.store().words()], pass_fds=[listener.fileno()])
     listener.close()
     handle = nbd.NBD()
     handle.connect_uri(f'nbd://127.0.0.1:{port}/disk')
@@ -266,10 +266,10 @@ def test_break_lease(t):
     handle.pwrite(b'flushed', 0)
     handle.flush()
     second = t.server(size='16MB', name='second')
-    asked = t.cairn('break-lease', '--store', 'dir:' + first.store, 'disk', check=False)
+    asked = t.cairn('break-lease', *first.store.words(), 'disk', check=False)
     assert asked.returncode == 2 and '--yes' in asked.stderr, asked.stderr
     assert connect_refused(second), 'taken though nobody said yes'
-    t.cairn('break-lease', '--store', 'dir:' + first.store, '--yes', 'disk')
+    t.cairn('break-lease', *first.store.words(), '--yes', 'disk')
     taken = connect(second)
     assert taken.pread(7, 0) == b'flushed'
     try:
@@ -319,4 +319,4 @@ def test_nothing_left_open(t):
         connect(server).shutdown()
     wait_until(lambda: descriptors() <= before + 4, 'descriptors are closed')
     server.stop()
-    assert store_tree.objects(server.store)
+    assert server.store.objects()

@@ -3,7 +3,9 @@ that are ended with it, and the server.
 
 A test is a function whose name begins with test_, in a file test_*.py of
 test/integration; it takes one argument, a `Bench`.  It passes when it returns,
-is skipped when it raises Skip(reason), fails on any other exception.
+is skipped when it raises Skip(reason), fails on any other exception.  It runs on
+whatever store CAIRN_TEST_STORE names (stores.py), unless @on says that it is
+about some kinds only.
 
 The server's path comes from the environment: CAIRN, by default build/cairn.
 Processes are ended by their pid, and only those that the test started.  A
@@ -21,6 +23,8 @@ import subprocess
 import time
 import urllib.parse
 
+import stores
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CAIRN = os.path.abspath(os.environ.get('CAIRN', os.path.join(REPOSITORY, 'build', 'cairn')))
 
@@ -33,6 +37,11 @@ COMPLAINTS = re.compile(rb'Sanitizer|runtime error:|Assertion|assertion failed|s
 
 class Skip(Exception):
     """The test cannot run here; its text says why."""
+
+
+def on(*kinds):
+    """The test is about these kinds of store only; 's3': all but dir.  run.py reads it without running anything."""
+    return lambda test: test
 
 
 def need_tool(*names):
@@ -137,16 +146,20 @@ class Bench:
         self.processes = []
         self.undo = []
         self.started = 0
+        self.variables = {}  # that every process sees
+        self.provider = stores.Provider(self)
 
     def environment(self, more=None):
         """What processes see: ours without any setting of the server, so that a developer's own do not count."""
-        env = {key: value for key, value in os.environ.items() if not key.startswith(('NBD_', 'AWS_', 'XDG_'))}
+        env = {key: value for key, value in os.environ.items()
+               if not key.startswith(('NBD_', 'AWS_', 'XDG_')) and not key.lower().endswith('_proxy')}
         # The system's own programs first: libnbd's module belongs to the system's Python.
         env['PATH'] = '/usr/bin:/bin:/usr/sbin:/sbin:' + env['PATH']
         env['LC_ALL'] = 'C.UTF-8'
         env['HOME'] = self.dir
         env['RUNTIME_DIRECTORY'] = self.dir  # where the server keeps its lock files
         env.pop('NOTIFY_SOCKET', None)
+        env.update(self.variables)
         env.update(more or {})
         return env
 
@@ -175,6 +188,12 @@ class Bench:
 
     def cairn_json(self, *words, **options):
         return json.loads(self.cairn(*words, '--json', **options).stdout)
+
+    def store(self, name='store'):
+        """The store of that name, of the kind that this run is about: empty at first, the test's alone."""
+        found = self.provider.store(name)
+        self.variables.update(found.environment())
+        return found
 
     def server(self, **options):
         return Server(self, **options)
@@ -208,26 +227,31 @@ def parse_statistics(text):
 
 
 class Server:
-    """`cairn serve` on a directory store and a unix socket, and on a TCP port if asked.
+    """`cairn serve` on a store and a unix socket, and on a TCP port if asked.
 
+    `store` is a store, the name of one of Bench.store(), or the path of a directory.
     kill() and start() may follow each other any number of times.  ready=False: start() does not wait."""
 
     def __init__(self, bench, store=None, size='1GB', tcp=False, arguments=(), env=None, name='cairn', start=True,
                  ready=True):
         self.bench = bench
         self.name = name
-        self.store = store or bench.path('store')
+        if isinstance(store, str) and os.path.isabs(store):
+            store = stores.DirStore(store)
+        elif store is None or isinstance(store, str):
+            store = bench.store(store or 'store')
+        self.store = store
         self.socket = bench.path(f'{name}.sock')
         self.size = size
         self.port = free_port() if tcp else None
         self.arguments = list(arguments)
-        self.env = env
+        self.env = {**store.environment(), **(env or {})}
         self.process = None
         if start:
             self.start(ready)
 
     def argv(self):
-        words = [CAIRN, 'serve', '--store', 'dir:' + self.store, '--size', self.size, '--unix', self.socket]
+        words = [CAIRN, 'serve', *self.store.words(), '--size', self.size, '--unix', self.socket]
         if self.port:
             words += ['--host', '127.0.0.1', '--port', self.port]
         return words + self.arguments
@@ -239,8 +263,8 @@ class Server:
             self.wait_ready()
         return self
 
-    def wait_ready(self):
-        wait_until(self.answers, f'{self.name} accepts connections')
+    def wait_ready(self, timeout=PATIENCE_S):
+        wait_until(self.answers, f'{self.name} accepts connections', timeout)
 
     def answers(self):
         if not self.process.running():

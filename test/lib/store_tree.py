@@ -24,11 +24,6 @@ def objects(store):
     return found
 
 
-def written_once(store):
-    """Log entries and data objects only."""
-    return {key: size for key, size in objects(store).items() if '/log/' in key or '/data/' in key}
-
-
 def fingerprint(directory):
     """All that a change of a tree would change: {path: (mode, hash of the content)}, times left out."""
     found = {}
@@ -44,16 +39,8 @@ def fingerprint(directory):
     return found
 
 
-def edit(path, change):
-    """Replaces a file's content by change(content), in place."""
-    with open(path, 'rb') as file:
-        content = file.read()
-    with open(path, 'wb') as file:
-        file.write(change(content))
-
-
 def flip(at, bit=0):
-    """A change for edit(): one bit of byte `at` (negative: from the end)."""
+    """A change of an object's content: one bit of byte `at` (negative: from the end)."""
     def change(content):
         harmed = bytearray(content)
         harmed[at] ^= 1 << bit

@@ -17,7 +17,7 @@
 #include "vol/plan.h"
 
 #define SPAN 8192u /* pages of the disk */
-#define BATCHES_MAX 24
+#define BATCHES_MAX 48
 #define INLINE_MOST 512u /* larger ones never ride inline: an entry has its bound */
 
 static uint64_t random_state;
@@ -104,7 +104,8 @@ static void seal(struct history *history)
         return;
     struct batch *batch = history->batches[history->count - 1];
     batch_seal(batch);
-    while ((batch = batch_cut(batch)) != NULL) {
+    uint32_t most = random_below(2) == 0 ? BATCH_EXTENTS : BATCH_EXTENTS / 2 + (uint32_t)random_below(BATCH_EXTENTS);
+    while ((batch = batch_cut(batch, most)) != NULL) {
         assert_int_equal(batch->number, history->next_number++);
         assert_int_equal(batch->zeroes.count, 0);
         assert_true(history->count < BATCHES_MAX);
@@ -113,6 +114,7 @@ static void seal(struct history *history)
     for (uint32_t i = 0; i < history->count; i++) {
         const struct batch *sealed = history->batches[i];
         assert_true(sealed->page_count + sealed->zeroes.count <= BATCH_EXTENTS || sealed->page_count == 0);
+        assert_true(i + 1 < history->count || sealed->page_count <= most);
         for (uint32_t j = 0; j < sealed->page_count; j++) {
             assert_ptr_equal(sealed->pages[j]->batch, sealed);
             assert_true(j == 0 || sealed->pages[j - 1]->number < sealed->pages[j]->number);

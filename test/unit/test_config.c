@@ -16,8 +16,10 @@
 #include "base/error.h"
 #include "base/event.h"
 #include "daemon/config.h"
+#include "store/s3_url.h"
 
 #define WORDS_MAX 8
+#define BUCKET "my-bucket"
 
 static char directory[] = "/tmp/cairn-test-config-XXXXXX";
 static char dotenv_path[64], file_path[64], other_path[64];
@@ -231,6 +233,11 @@ static void test_errors(void **state)
         { { .flags = { "--prot", "1" } }, { "'--prot' is not known", "--port" } },
         { { .flags = { "--wholly-unknown", "1" } }, { "'--wholly-unknown' is not known", "--help" } },
         { { .flags = { "-p", "1" } }, { "'-p' is not known" } },
+        { { .environment = { "NBD_S3_HEDGE=101" } }, { "NBD_S3_HEDGE in the environment: '101'", "0 to 100" } },
+        { { .flags = { "--s3-uploads", "0" } }, { "--s3-uploads: '0'", "1 to 256" } },
+        { { .flags = { "--s3-addressing", "dns" } }, { "--s3-addressing: 'dns'", "auto, path or virtual" } },
+        { { .flags = { "--s3-connect-timeout", "1ms" } }, { "--s3-connect-timeout: '1ms' is out of range" } },
+        { { .flags = { "--s3-create-bucket=maybe" } }, { "--s3-create-bucket: 'maybe' is neither" } },
         { { .flags = { "--yes=no" } }, { "--yes takes no value" } },
         { { .flags = { "a", "b" } }, { "'b' is one argument too many" } },
         { { .flags = { "--size", "huge" } }, { "--size: 'huge' is not a size" } },
@@ -250,11 +257,6 @@ static void test_errors(void **state)
         { { .flags = { "--store", "/srv" } }, { "--store: '/srv' is no store: write dir:/srv" } },
         { { .flags = { "--store", "dir:" } }, { "--store: 'dir:' names no directory" } },
         { { .flags = { "--store", "ftp://x" } }, { "--store: 'ftp://x' is no store" } },
-        { { .flags = { "--store", "s3://b/p" } }, { "--store: ", "s3://b/p", "no S3 yet" } },
-        { { .flags = { "--s3-bucket", "b" } }, { "--s3-bucket: ", "no S3 yet" } },
-        { { .environment = { "NBD_S3_ENDPOINT=http://x" } }, { "NBD_S3_ENDPOINT in the environment: ", "no S3 yet" } },
-        { { .dotenv = "NBD_S3_SECRET_KEY=s" }, { "NBD_S3_SECRET_KEY in ", "dotenv line 1", "no S3 yet" } },
-        { { .file = "s3-bucket = b\n" }, { "cairn.conf line 1", "no S3 yet" } },
         { { .file = "prot = 1\n" }, { "cairn.conf line 1", "'prot' is not known", "port" } },
         { { .file = "\nport = 1\nport = 2\n" }, { "cairn.conf line 3", "'port' stood there before", "line 2" } },
         { { .file = "port\n" }, { "cairn.conf line 1", "neither a section nor a setting" } },
@@ -276,6 +278,147 @@ static void test_errors(void **state)
             if (strstr(error.story, cases[i].words[j]) == NULL)
                 fail_msg("case %zu: '%s' is not in: %s", i, cases[i].words[j], error.story);
     }
+}
+
+/* ---- which store is meant ---- */
+
+static void test_s3_defaults(void **state)
+{
+    struct start start = { .flags = { "--store", "s3://" BUCKET "/some/prefix/" } };
+    struct config config = load_good(&start);
+
+    assert_string_equal(config.store, "s3://" BUCKET "/some/prefix");
+    assert_string_equal(config.s3_bucket, BUCKET);
+    assert_string_equal(config.s3_prefix, "some/prefix");
+    assert_null(config.s3_endpoint);
+    assert_null(config.s3_access_key);
+    assert_string_equal(config.s3_region, "us-east-1");
+    assert_int_equal(config.source[SETTING_S3_REGION], SOURCE_DEFAULT);
+    assert_int_equal(config.s3_addressing, S3_ADDRESSING_AUTO);
+    assert_int_equal(config.s3_uploads, 16);
+    assert_int_equal(config.s3_reads, 32);
+    assert_int_equal(config.s3_attempts, 5);
+    assert_int_equal(config.s3_connect_timeout_ms, 5000);
+    assert_int_equal(config.s3_read_timeout_ms, 60000);
+    assert_int_equal(config.s3_hedge_percent, 5);
+    assert_int_equal(config.source[SETTING_S3_CREATE_BUCKET], SOURCE_DEFAULT);
+    config_free(&config);
+}
+
+/* Any word of S3 means S3; where words contradict each other, the stronger one wins, and is heard of. */
+static void test_which_store(void **state)
+{
+    static const struct {
+        struct start start;
+        const char *store;
+        const char *warning; /* what it holds; NULL: there is none */
+    } cases[] = {
+        { { .flags = { "--s3-endpoint", "http://localhost:9000" } }, "s3://nbd-storage", NULL },
+        { { .environment = { "NBD_S3_UPLOADS=4" } }, "s3://nbd-storage", NULL },
+        { { .dotenv = "NBD_S3_BUCKET=mine\n" }, "s3://mine", NULL },
+        { { .file = "s3-hedge = 0\n" }, "s3://nbd-storage", NULL },
+        { { .environment = { "NBD_S3_REGION=", "XDG_DATA_HOME=/d" } }, "dir:/d/cairn", NULL },
+        { { .environment = { "NBD_S3_REGION=eu-west-1" }, .file = "store = s3://mine/p\n" }, "s3://mine/p", NULL },
+        { { .environment = { "NBD_S3_BUCKET=mine" }, .dotenv = "NBD_STORE=s3://mine/p" }, "s3://mine/p", NULL },
+        { { .flags = { "--store", "dir:/x" }, .environment = { "NBD_S3_BUCKET=mine" } },
+          "dir:/x",
+          "NBD_S3_BUCKET in the environment is passed over: --store says dir:/x" },
+        { { .flags = { "--s3-bucket", "mine" }, .environment = { "NBD_STORE=dir:/x" } },
+          "s3://mine",
+          "NBD_STORE in the environment, dir:/x, is passed over: --s3-bucket speaks of S3" },
+        { { .flags = { "--s3-bucket", "mine" }, .environment = { "NBD_STORE=s3://theirs/p" } },
+          "s3://mine",
+          "NBD_STORE in the environment, s3://theirs/p, is passed over: --s3-bucket names another bucket" },
+        { { .flags = { "--store", "s3://mine/p" }, .environment = { "NBD_S3_BUCKET=theirs" } },
+          "s3://mine/p",
+          "NBD_S3_BUCKET in the environment is passed over: --store names another bucket" },
+        { { .flags = { "--store", "s3://min/p", "--s3-bucket", "min" } }, "s3://min/p", NULL },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config config = load_good(&cases[i].start);
+        assert_string_equal(config.store, cases[i].store);
+        if (cases[i].warning == NULL && config.warning_count > 0)
+            fail_msg("case %zu warns: %s", i, config.warnings[0]);
+        if (cases[i].warning != NULL) {
+            assert_int_equal(config.warning_count, 1);
+            assert_string_equal(config.warnings[0], cases[i].warning);
+        }
+        config_free(&config);
+    }
+}
+
+static void test_s3_errors(void **state)
+{
+    static const struct {
+        struct start start;
+        const char *words[4];
+    } cases[] = {
+        { { .flags = { "--store", "dir:/x", "--s3-bucket", "mine" } }, { "--store: 'dir:/x'", "--s3-bucket", "S3" } },
+        { { .dotenv = "NBD_STORE=dir:/x\nNBD_S3_READS=4\n" }, { "line 1: 'dir:/x'", "NBD_S3_READS in ", "line 2" } },
+        { { .flags = { "--store", "s3://a-a", "--s3-bucket", "b-b" } }, { "--store and --s3-bucket name different" } },
+        { { .flags = { "--store", "s3://mine", "--s3-bucket", "min" } }, { "--store and --s3-bucket name different" } },
+        { { .flags = { "--s3-bucket", "mine/p" } }, { "--s3-bucket: 'mine/p'", "--store s3://BUCKET/PREFIX" } },
+        { { .environment = { "NBD_S3_BUCKET=Mine" } }, { "NBD_S3_BUCKET in the environment: 'Mine'", "lower-case" } },
+        { { .flags = { "--store", "s3://" } }, { "--store: 's3://' names no bucket" } },
+        { { .flags = { "--store", "s3:mine" } }, { "--store: 's3:mine'", "write s3://BUCKET" } },
+        { { .flags = { "--store", "s3://mine/a//b" } }, { "--store: 'a//b'", "empty" } },
+        { { .flags = { "--store", "http://h/b" } }, { "--store: ", "write s3://BUCKET/PREFIX", "--s3-endpoint" } },
+        { { .flags = { "--s3-endpoint", "localhost:9000" } }, { "--s3-endpoint: ", "has no scheme" } },
+        { { .flags = { "--s3-endpoint", "http://h/x" } }, { "--s3-endpoint: ", "'/x'" } },
+        { { .flags = { "--s3-region", "x y" } }, { "'x y' is not a region" } },
+        { { .environment = { "NBD_S3_ACCESS_KEY=Quartz" } }, { "NBD_S3_ACCESS_KEY in ", "NBD_S3_SECRET_KEY too" } },
+        { { .flags = { "--s3-secret-key", "Quartz" } }, { "--s3-secret-key: ", "NBD_S3_ACCESS_KEY too" } },
+        { { .dotenv = "NBD_S3_SESSION_TOKEN=Quartz" }, { "NBD_S3_SESSION_TOKEN in ", "line 1", "are missing" } },
+        { { .flags = { "-s3-secret-key=Quartz" } }, { "'-s3-secret-key' is not known" } },
+        { { .flags = { "--s3-secret-kay=Quartz" } }, { "'--s3-secret-kay' is not known", "--s3-secret-key" } },
+        { { .file = "s3-secret-kay = Quartz\n" }, { "'s3-secret-kay' is not known" } },
+        { { .file = "s3-secret-key Quartz\n" }, { "cairn.conf line 1" } },
+        { { .dotenv = "NBD_S3_SECRET_KEY 'Quartz'\n" }, { "dotenv line 1" } },
+        { { .dotenv = "NBD_S3_SECRET_KEY='Quartz\n" }, { "dotenv line 1" } },
+        { { .flags = { "--s3-endpoint", "http://me:Quartz@h" } }, { "--s3-endpoint: ", "user's name" } },
+        { { .flags = { "--store", "s3://me:Quartz@mine" } }, { "--store: ", "user's name" } },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct config config;
+        struct error error = ERROR_NONE;
+        if (load(&cases[i].start, &config, &error) != -EINVAL)
+            fail_msg("case %zu (%s) is not wrong usage", i, cases[i].words[0]);
+        for (int j = 0; j < 4 && cases[i].words[j] != NULL; j++)
+            if (strstr(error.story, cases[i].words[j]) == NULL)
+                fail_msg("case %zu: '%s' is not in: %s", i, cases[i].words[j], error.story);
+        if (strstr(error.story, "Quartz") != NULL)
+            fail_msg("case %zu tells a secret: %s", i, error.story);
+    }
+}
+
+/* Each from where it was said, the strongest first. */
+static void test_secrets(void **state)
+{
+    struct start start = { .flags = { "--s3-session-token=t" },
+                           .environment = { "NBD_S3_SECRET_KEY=s" },
+                           .dotenv = "NBD_S3_SECRET_KEY=x\nNBD_S3_ACCESS_KEY='a b'\n" };
+    struct config config = load_good(&start);
+
+    assert_string_equal(config.s3_access_key, "a b");
+    assert_string_equal(config.s3_secret_key, "s");
+    assert_string_equal(config.s3_session_token, "t");
+    config_free(&config);
+    assert_null(config.s3_secret_key);
+}
+
+/* A command that works on no store has nothing to do with its settings. */
+static void test_s3_without_store(void **state)
+{
+    struct start start = { .environment = { "NBD_S3_ACCESS_KEY=a", "NBD_S3_BUCKET=///" } };
+    struct config config;
+    struct config_arguments arguments;
+    struct error error = ERROR_NONE;
+
+    assert_int_equal(load_groups(&start, 0, &config, &arguments, &error), 0);
+    assert_null(config.store);
+    config_free(&config);
 }
 
 static void test_long_line_in_file(void **state)
@@ -374,6 +517,9 @@ int main(void)
         cmocka_unit_test(test_warnings),           cmocka_unit_test(test_errors),
         cmocka_unit_test(test_long_line_in_file),  cmocka_unit_test(test_groups),
         cmocka_unit_test(test_help_and_arguments), cmocka_unit_test(test_table),
+        cmocka_unit_test(test_s3_defaults),        cmocka_unit_test(test_which_store),
+        cmocka_unit_test(test_s3_errors),          cmocka_unit_test(test_secrets),
+        cmocka_unit_test(test_s3_without_store),
     };
 
     return cmocka_run_group_tests(tests, make_paths, remove_paths);

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "../lib/in_loop.h"
+#include "../lib/store_contract.h"
 #include "base/memory.h"
 #include "rt/wait.h"
 #include "store/dir_internal.h"
@@ -100,11 +101,6 @@ static size_t count_entries(const char *path, const char *below)
 
 enum kind { MEM, COUNT, FAULT, DIRECTORY, DIRECTORY_SIM };
 
-struct bench {
-    struct loop *loop;
-    struct store *store;
-};
-
 struct run {
     enum kind kind;
     void (*test)(struct bench *bench);
@@ -150,481 +146,52 @@ static void on_all(void (*test)(struct bench *bench))
     }
 }
 
-/* ---- short forms ---- */
-
-static int put_bytes(struct store *store, const char *key, const void *bytes, size_t length,
-                     enum store_condition condition, const char *etag, char *ret_etag)
-{
-    struct iovec piece = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = length };
-    const struct store_put put = { .key = key, .pieces = &piece, .count = 1, .condition = condition, .etag = etag };
-    struct error error = ERROR_NONE;
-    int failed = store_put(store, &put, ret_etag, &error);
-    assert_int_equal(failed, -error.code);
-    return failed;
-}
-
-static int put_text(struct store *store, const char *key, const char *text, enum store_condition condition,
-                    const char *etag, char *ret_etag)
-{
-    return put_bytes(store, key, text, strlen(text), condition, etag, ret_etag);
-}
-
-static void assert_object(struct store *store, const char *key, const char *text, const char *etag)
-{
-    uint8_t *bytes;
-    size_t length;
-    char found[STORE_ETAG_MAX];
-    assert_int_equal(store_get_whole(store, key, 1000, &bytes, &length, found, NULL), 0);
-    assert_int_equal(length, strlen(text));
-    assert_memory_equal(bytes, text, length);
-    if (etag != NULL)
-        assert_string_equal(found, etag);
-    free(bytes);
-}
-
-static void assert_absent(struct store *store, const char *key)
-{
-    struct iovec none = { 0 };
-    const struct store_get get = { .key = key, .pieces = &none, .count = 0 };
-    struct store_got got;
-    struct error error = ERROR_NONE;
-    assert_int_equal(store_get(store, &get, &got, &error), -ENOENT);
-    assert_int_equal(error.code, ENOENT);
-    assert_non_null(strstr(error.story, key));
-}
-
-/* ---- the contract ---- */
-
-static void conditions(struct bench *bench)
-{
-    struct store *store = bench->store;
-    char first[STORE_ETAG_MAX], second[STORE_ETAG_MAX], third[STORE_ETAG_MAX];
-    assert_absent(store, "volumes/n.db");
-    assert_int_equal(put_text(store, "volumes/n.db", "one", STORE_MATCHES, "x", NULL), -ESTALE);
-    assert_absent(store, "volumes/n.db");
-    assert_int_equal(put_text(store, "volumes/n.db", "one", STORE_ABSENT, NULL, first), 0);
-    assert_object(store, "volumes/n.db", "one", first);
-    assert_int_equal(put_text(store, "volumes/n.db", "two", STORE_ABSENT, NULL, NULL), -EEXIST);
-    assert_object(store, "volumes/n.db", "one", first);
-    assert_int_equal(put_text(store, "volumes/n.db", "two", STORE_MATCHES, first, second), 0);
-    assert_string_not_equal(first, second);
-    assert_object(store, "volumes/n.db", "two", second);
-    assert_int_equal(put_text(store, "volumes/n.db", "three", STORE_MATCHES, first, NULL), -ESTALE);
-    assert_object(store, "volumes/n.db", "two", second);
-    assert_int_equal(put_text(store, "volumes/n.db", "six", STORE_ANY, NULL, third), 0);
-    assert_object(store, "volumes/n.db", "six", third);
-    assert_string_not_equal(second, third);
-    assert_int_equal(store_delete(store, "volumes/n.db", NULL), 0);
-    assert_absent(store, "volumes/n.db");
-    assert_int_equal(store_delete(store, "volumes/n.db", NULL), 0);
-    assert_int_equal(store_delete(store, "no/such/directory", NULL), 0);
-    assert_int_equal(put_text(store, "volumes/n.db", "x", STORE_MATCHES, third, NULL), -ESTALE);
-    assert_int_equal(put_text(store, "volumes/n.db", "new", STORE_ANY, NULL, NULL), 0);
-    assert_object(store, "volumes/n.db", "new", NULL);
-}
-
-static void assert_range(struct store *store, uint64_t offset, size_t wanted, const char *expected)
-{
-    char bytes[64];
-    memset(bytes, '#', sizeof bytes);
-    /* In pieces of one, none, and the rest. */
-    struct iovec pieces[3] = { { bytes, wanted > 0 ? 1 : 0 }, { NULL, 0 }, { bytes + 1, wanted > 1 ? wanted - 1 : 0 } };
-    const struct store_get get = { .key = "v/x/log/1", .offset = offset, .pieces = pieces, .count = 3 };
-    struct store_got got;
-    assert_int_equal(store_get(store, &get, &got, NULL), 0);
-    assert_int_equal(got.size, 10);
-    assert_int_equal(got.length, strlen(expected));
-    assert_memory_equal(bytes, expected, strlen(expected));
-    assert_int_equal(bytes[strlen(expected)], '#');
-    assert_string_not_equal(got.etag, "");
-}
-
-static void ranges(struct bench *bench)
-{
-    struct store *store = bench->store;
-    assert_int_equal(put_text(store, "v/x/log/1", "0123456789", STORE_ABSENT, NULL, NULL), 0);
-    assert_range(store, 0, 10, "0123456789");
-    assert_range(store, 0, 40, "0123456789");
-    assert_range(store, 3, 4, "3456");
-    assert_range(store, 8, 2, "89");
-    assert_range(store, 8, 20, "89");
-    assert_range(store, 10, 5, "");
-    assert_range(store, 11, 5, "");
-    assert_range(store, UINT64_MAX, 5, "");
-    assert_range(store, 4, 0, "");
-    assert_range(store, 0, 0, "");
-    assert_int_equal(put_text(store, "v/x/log/2", "", STORE_ABSENT, NULL, NULL), 0);
-    assert_object(store, "v/x/log/2", "", NULL);
-    assert_int_equal(put_text(store, "v/x/log/2", "", STORE_ABSENT, NULL, NULL), -EEXIST);
-}
-
-static void whole_objects(struct bench *bench)
-{
-    static const size_t sizes[] = { 0, 1, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1 };
-    uint8_t *bytes = memory_new((1 << 20) + 1);
-    for (size_t i = 0; i <= 1 << 20; i++)
-        bytes[i] = (uint8_t)(i * 31 + (i >> 8));
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        char put_etag[STORE_ETAG_MAX], etag[STORE_ETAG_MAX];
-        assert_int_equal(put_bytes(bench->store, "whole", bytes, sizes[i], STORE_ANY, NULL, put_etag), 0);
-        uint8_t *read;
-        size_t length;
-        assert_int_equal(store_get_whole(bench->store, "whole", sizes[i], &read, &length, etag, NULL), 0);
-        assert_int_equal(length, sizes[i]);
-        assert_memory_equal(read, bytes, length);
-        assert_string_equal(etag, put_etag);
-        free(read);
-        if (sizes[i] > 0)
-            assert_int_equal(store_get_whole(bench->store, "whole", sizes[i] - 1, &read, &length, etag, NULL), -EFBIG);
-        /* The ETag of a whole get is good for a condition. */
-        assert_int_equal(put_text(bench->store, "whole", "x", STORE_MATCHES, etag, NULL), 0);
-    }
-    assert_int_equal(store_get_whole(bench->store, "none", 10, &bytes, &(size_t){ 0 }, NULL, NULL), -ENOENT);
-    free(bytes);
-}
-
-static void large_objects(struct bench *bench)
-{
-    /* More pieces than one system call takes, of odd lengths, some empty. */
-    enum { PIECES = 3000 };
-    uint8_t *bytes = memory_new(PIECES * 5600);
-    struct iovec *pieces = memory_array(PIECES, sizeof *pieces);
-    size_t length = 0;
-    for (size_t i = 0; i < PIECES; i++) {
-        size_t part = i % 7 == 3 ? 0 : 5000 + i % 500;
-        memset(bytes + length, (int)(i % 251), part);
-        pieces[i] = (struct iovec){ bytes + length, part };
-        length += part;
-    }
-    const struct store_put put = {
-        .key = "v/x/data/1/1", .pieces = pieces, .count = PIECES, .condition = STORE_ABSENT
-    };
-    char etag[STORE_ETAG_MAX];
-    assert_int_equal(store_put(bench->store, &put, etag, NULL), 0);
-    uint8_t *copy = memory_new(PIECES * 5600);
-    for (size_t i = 0; i < PIECES; i++)
-        pieces[i].iov_base = copy + ((uint8_t *)pieces[i].iov_base - bytes);
-    const struct store_get get = { .key = put.key, .offset = 0, .pieces = pieces, .count = PIECES };
-    struct store_got got;
-    assert_int_equal(store_get(bench->store, &get, &got, NULL), 0);
-    assert_int_equal(got.length, length);
-    assert_string_equal(got.etag, etag);
-    assert_memory_equal(copy, bytes, length);
-    free(copy);
-    free(pieces);
-    free(bytes);
-}
-
-/* Lists in pages of `limit` and returns how many keys there were; they are checked to ascend. */
-static size_t list_all(struct store *store, const char *prefix, const char *after, size_t limit, char *ret_first,
-                       char *ret_last)
-{
-    char last[STORE_KEY_MAX + 1];
-    size_t count = 0;
-    snprintf(last, sizeof last, "%s", after);
-    for (bool more = true; more;) {
-        struct store_listing listing;
-        assert_int_equal(store_list(store, prefix, last, limit, &listing, NULL), 0);
-        assert_true(listing.count <= limit);
-        assert_true(!listing.more || listing.count > 0);
-        if (count == 0 && listing.count > 0 && ret_first != NULL)
-            strcpy(ret_first, listing.entries[0].key);
-        for (size_t i = 0; i < listing.count; i++) {
-            assert_true(strcmp(listing.entries[i].key, last) > 0);
-            assert_int_equal(strncmp(listing.entries[i].key, prefix, strlen(prefix)), 0);
-            assert_int_equal(listing.entries[i].size, strlen(listing.entries[i].key));
-            strcpy(last, listing.entries[i].key);
-        }
-        count += listing.count;
-        more = listing.more;
-        store_listing_free(&listing);
-    }
-    if (ret_last != NULL)
-        strcpy(ret_last, last);
-    return count;
-}
-
-static void put_named(struct store *store, const char *key)
-{
-    assert_int_equal(put_text(store, key, key, STORE_ABSENT, NULL, NULL), 0);
-}
-
-static void listings(struct bench *bench)
-{
-    struct store *store = bench->store;
-    char key[STORE_KEY_MAX + 1], first[STORE_KEY_MAX + 1], last[STORE_KEY_MAX + 1];
-    assert_int_equal(list_all(store, "", "", 10, NULL, NULL), 0);
-    assert_int_equal(list_all(store, "volumes/", "", 10, NULL, NULL), 0);
-    for (int i = 0; i < 1100; i++) {
-        snprintf(key, sizeof key, "v/ab/log/%020d", i * 7 % 1100);
-        put_named(store, key);
-    }
-    for (int i = 0; i < 30; i++) {
-        snprintf(key, sizeof key, "v/ab/data/%020d/%020d", i % 3 + 9, i);
-        put_named(store, key);
-    }
-    static const char *const others[] = { "cairn",   "volumes/n.db", "volumes/n.db2", "volumes/n.d", "volumes/h.0",
-                                          "v/ab",    "v/ab-c",       "v/ab!",         "v/ab.obj/x",  "v/ab0",
-                                          "v/ab/lo", "v/ab/log",     "v/ab/log-x",    "v/ab/logs/1", "zz/y/x/w" };
-    const size_t other_count = sizeof others / sizeof *others;
-    for (size_t i = 0; i < other_count; i++)
-        put_named(store, others[i]);
-
-    static const size_t limits[] = { 1, 7, 499, 1000 };
-    for (size_t i = 1; i < 4; i++)
-        assert_int_equal(list_all(store, "", "", limits[i], first, last), 1130 + other_count);
-    assert_string_equal(first, "cairn");
-    assert_string_equal(last, "zz/y/x/w");
-    for (size_t i = 0; i < 4; i++) {
-        assert_int_equal(list_all(store, "volumes/", "", limits[i], first, last), 4);
-        assert_string_equal(first, "volumes/h.0");
-        assert_string_equal(last, "volumes/n.db2");
-        assert_int_equal(list_all(store, "v/ab/data/", "", limits[i], NULL, NULL), 30);
-    }
-    assert_int_equal(list_all(store, "v/ab/log/", "", 1000, NULL, NULL), 1100);
-    assert_int_equal(list_all(store, "v/ab/log", "", 1000, first, NULL), 1103);
-    assert_string_equal(first, "v/ab/log");
-    assert_int_equal(list_all(store, "v/ab/lo", "", 1000, first, NULL), 1104);
-    assert_int_equal(list_all(store, "v/ab", "", 7, first, last), 1130 + 4 + 5);
-    assert_string_equal(first, "v/ab");
-    assert_string_equal(last, "v/ab0");
-    assert_int_equal(list_all(store, "v/ab/", "v/ab/log/00000000000000001097", 1, first, last), 3);
-    assert_string_equal(first, "v/ab/log/00000000000000001098");
-    assert_string_equal(last, "v/ab/logs/1");
-    /* Places that are no keys, before, inside and behind. */
-    assert_int_equal(list_all(store, "v/ab/log/", "a", 1000, NULL, NULL), 1100);
-    assert_int_equal(list_all(store, "v/ab/log/", "v/ab/log/0000000000000000100", 1000, NULL, NULL), 100);
-    assert_int_equal(list_all(store, "v/ab/log/", "z", 1000, NULL, NULL), 0);
-    assert_int_equal(list_all(store, "v/ab/log/0000000000000000105", "", 1000, NULL, NULL), 10);
-    assert_int_equal(list_all(store, "v/ab/log/x/y/z", "", 1000, NULL, NULL), 0);
-    assert_int_equal(list_all(store, "nothing/", "", 1000, NULL, NULL), 0);
-}
-
-static void listing_while_it_changes(struct bench *bench)
-{
-    struct store *store = bench->store;
-    char key[STORE_KEY_MAX + 1];
-    for (int i = 0; i < 2100; i += 2) {
-        snprintf(key, sizeof key, "k/%04d", i);
-        put_named(store, key);
-    }
-    struct store_listing listing;
-    assert_int_equal(store_list(store, "k/", "", 1000, &listing, NULL), 0);
-    assert_int_equal(listing.count, 1000);
-    assert_true(listing.more);
-    assert_string_equal(listing.entries[999].key, "k/1998");
-    store_listing_free(&listing);
-    /* The rest goes while we are between two pages. */
-    for (int i = 2000; i < 2100; i += 2) {
-        snprintf(key, sizeof key, "k/%04d", i);
-        assert_int_equal(store_delete(store, key, NULL), 0);
-    }
-    assert_int_equal(store_list(store, "k/", "k/1998", 1000, &listing, NULL), 0);
-    assert_int_equal(listing.count, 0);
-    assert_false(listing.more);
-    store_listing_free(&listing);
-    /* A question is answered as of now, also right behind a page. */
-    put_named(store, "k/2999");
-    assert_int_equal(store_list(store, "k/", "k/1998", 1, &listing, NULL), 0);
-    assert_int_equal(listing.count, 1);
-    assert_string_equal(listing.entries[0].key, "k/2999");
-    store_listing_free(&listing);
-    assert_int_equal(list_all(store, "k/", "", 1000, NULL, NULL), 1001);
-}
-
-static void unusual_keys(struct bench *bench)
-{
-    struct store *store = bench->store;
-    char longest[STORE_KEY_MAX + 1], deepest[STORE_KEY_MAX + 1], escaped[STORE_KEY_MAX + 1];
-    memset(longest, 'a', sizeof longest - 1);
-    longest[sizeof longest - 1] = '\0';
-    for (size_t i = 0; i < sizeof deepest - 1; i++)
-        deepest[i] = i % 2 == 0 ? 'd' : '/';
-    deepest[sizeof deepest - 2] = '\0';
-    for (size_t i = 0; i < sizeof escaped - 1; i++)
-        escaped[i] = i < 200 ? "\xf0\x9f\x97\xbf"[i % 4] : '.';
-    escaped[sizeof escaped - 1] = '\0';
-    char longest_with_child[300], longest_dots[260];
-    memset(longest_with_child, 'a', 298);
-    strcpy(longest_with_child + 240, "/a");
-    memset(longest_dots, '.', 259);
-    longest_dots[259] = '\0';
-    const char *const keys[] = {
-        "UPPER",
-        "upper",
-        "a",
-        "a/b",
-        "a/b/c",
-        "a.obj",
-        "a.obj/b",
-        "a.obj.obj",
-        "a.obj/b.obj/c",
-        "a.obj=2e",
-        "a=2eobj/b",
-        ".hidden",
-        "...",
-        ".../...",
-        "..a/.b",
-        "x y",
-        "x%20y",
-        "x=20y",
-        "+",
-        "a+/b",
-        "a+",
-        "~",
-        "*?[]{}$`'\"\\|<>;&",
-        "\xff\xfe",
-        "tmp",
-        "locks/00",
-        "objects",
-        "%",
-        "=",
-        "==",
-        "=0",
-        "-",
-        "-rf",
-        "CON",
-        "n.%e2%82%ac",
-        ".obj",
-        ".obj/x",
-        "x/.obj",
-        ":",
-        longest,
-        deepest,
-        escaped,
-        longest_with_child,
-        longest_dots,
-    };
-    const size_t count = sizeof keys / sizeof *keys;
-    for (size_t i = 0; i < count; i++)
-        put_named(store, keys[i]);
-    for (size_t i = 0; i < count; i++) {
-        assert_int_equal(put_text(store, keys[i], "x", STORE_ABSENT, NULL, NULL), -EEXIST);
-        uint8_t *bytes;
-        size_t length;
-        assert_int_equal(store_get_whole(store, keys[i], 1000, &bytes, &length, NULL, NULL), 0);
-        assert_int_equal(length, strlen(keys[i]));
-        assert_memory_equal(bytes, keys[i], length);
-        free(bytes);
-        assert_true(list_all(store, keys[i], "", 1000, NULL, NULL) >= 1);
-    }
-    assert_int_equal(list_all(store, "", "", 1000, NULL, NULL), count);
-    assert_int_equal(list_all(store, "", "", 3, NULL, NULL), count);
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(store_delete(store, keys[i], NULL), 0);
-    assert_int_equal(list_all(store, "", "", 1000, NULL, NULL), 0);
-}
-
-/* ---- many at once ---- */
-
-#define RACERS 16
-#define ROUNDS 8
-
-struct race {
-    struct store *store;
-    char key[64];
-    char etag[STORE_ETAG_MAX]; /* "" : ABSENT */
-    int round, won, lost;
-};
-
-struct racer {
-    struct race *race;
-    int number;
-};
-
-static void run_racer(void *arg)
-{
-    const struct racer *racer = arg;
-    struct race *race = racer->race;
-    char text[64];
-    /* Different each time: an earlier content would bring back an earlier ETag. */
-    snprintf(text, sizeof text, "racer %d in round %d", racer->number, race->round);
-    bool absent = race->etag[0] == '\0';
-    int failed = put_text(race->store, race->key, text, absent ? STORE_ABSENT : STORE_MATCHES, race->etag, NULL);
-    assert_true(failed == 0 || failed == (absent ? -EEXIST : -ESTALE));
-    race->won += failed == 0;
-    race->lost += failed != 0;
-}
-
-static void run_race(struct bench *bench, struct race *race)
-{
-    struct racer racers[RACERS];
-    struct group group;
-    race->won = race->lost = 0;
-    race->round++;
-    group_init(&group, bench->loop);
-    for (int i = 0; i < RACERS; i++) {
-        racers[i] = (struct racer){ .race = race, .number = i };
-        group_spawn(&group, "racer", run_racer, &racers[i]);
-    }
-    group_join(&group);
-    assert_int_equal(race->won, 1);
-    assert_int_equal(race->lost, RACERS - 1);
-}
-
-static void races(struct bench *bench)
-{
-    struct race race = { .store = bench->store };
-    for (int round = 0; round < ROUNDS; round++) {
-        snprintf(race.key, sizeof race.key, "race/%d", round);
-        race.etag[0] = '\0';
-        run_race(bench, &race);
-        for (int i = 0; i < 2; i++) {
-            uint8_t *bytes;
-            size_t length;
-            assert_int_equal(store_get_whole(race.store, race.key, 100, &bytes, &length, race.etag, NULL), 0);
-            free(bytes);
-            run_race(bench, &race);
-        }
-    }
-}
-
 static void test_conditions(void **state)
 {
-    on_all(conditions);
+    on_all(contract_conditions);
 }
 
 static void test_ranges(void **state)
 {
-    on_all(ranges);
+    on_all(contract_ranges);
 }
 
 static void test_whole_objects(void **state)
 {
-    on_all(whole_objects);
+    on_all(contract_whole_objects);
 }
 
 static void test_large_objects(void **state)
 {
-    on_all(large_objects);
+    on_all(contract_large_objects);
 }
 
 static void test_listings(void **state)
 {
-    on_all(listings);
+    on_all(contract_listings);
 }
 
 static void test_listing_while_it_changes(void **state)
 {
-    on_all(listing_while_it_changes);
+    on_all(contract_listing_while_it_changes);
 }
 
 static void test_unusual_keys(void **state)
 {
-    on_all(unusual_keys);
+    on_all(contract_unusual_keys);
 }
 
 static void test_races(void **state)
 {
-    on_all(races);
+    on_all(contract_races);
 }
 
 static void test_old_rename(void **state)
 {
     pretended_old_rename = true;
-    struct run run = { .kind = DIRECTORY, .test = conditions };
+    struct run run = { .kind = DIRECTORY, .test = contract_conditions };
     in_real_loop(run_in_loop, &run);
-    run.test = races;
+    run.test = contract_races;
     in_real_loop(run_in_loop, &run);
     pretended_old_rename = false;
 }

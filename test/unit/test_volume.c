@@ -69,6 +69,32 @@ static void test_a_thousand_random_pages_are_one_put(void **state)
     bench_run(1, random_pages_body);
 }
 
+/* More than rides inline: objects that go side by side, and one commit of them all. */
+static void large_flush_body(struct bench *bench)
+{
+    const uint64_t pages = 1800, objects = (pages + SPREAD_PAGES_LEAST - 1) / SPREAD_PAGES_LEAST;
+    struct engine *engine = engine_of(bench);
+    engine_open(engine, 1024 * MIB);
+    engine_zero(engine, 4096, 4096);
+    for (uint64_t i = 0; i < pages; i++)
+        engine_put_page(engine, i * 7919 % 262144, i + 1);
+    struct store_counts before = store_count_read(engine->count);
+    engine_flush(engine);
+    struct store_counts after = store_count_read(engine->count);
+    assert_int_equal(after.puts - before.puts, objects + 1);
+    assert_true(after.put_bytes_max <= (SPREAD_PAGES_LEAST + 64) * 4096);
+    engine_crash(engine);
+    engine_open(engine, 0);
+    for (uint64_t i = 0; i < pages; i++)
+        engine_expect_page(engine, i * 7919 % 262144, i + 1);
+    engine_close(engine);
+}
+
+static void test_a_large_flush_is_spread(void **state)
+{
+    bench_run(1, large_flush_body);
+}
+
 /* Small enough that commits, evictions and waits for room happen all the time. */
 #define MODEL_BYTES (3 * 1024 * 1024 + 512)
 #define MODEL_STEPS 600
@@ -194,6 +220,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_small_flush_is_one_put),
         cmocka_unit_test(test_a_thousand_random_pages_are_one_put),
+        cmocka_unit_test(test_a_large_flush_is_spread),
         cmocka_unit_test(test_random_operations_agree_with_a_model),
         cmocka_unit_test(test_zeroes_where_zeroes_are_cost_nothing),
         cmocka_unit_test(test_writing_in_order_makes_few_large_objects),
