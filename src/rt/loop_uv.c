@@ -232,7 +232,8 @@ static void set_alarm(struct loop_uv *self)
     uint64_t due_ms = first->deadline_ns / NS_PER_MS + (first->deadline_ns % NS_PER_MS != 0);
     if (due_ms >= self->alarm_ms)
         return;
-    /* libuv's clock is the same one, in milliseconds, read at the start of its last turn. */
+    /* libuv's clock is the same one, in milliseconds, as of when it last looked. */
+    uv_update_time(&self->uv);
     uint64_t now_ms = uv_now(&self->uv);
     int result = uv_timer_start(&self->alarm, alarm_went_off, due_ms > now_ms ? due_ms - now_ms : 0, 0);
     assert(result == 0);

@@ -77,6 +77,7 @@ static int find_place(struct call *call, struct error *error)
 {
     char regional[ENDPOINT_MAX];
     const char *endpoint = call->role->endpoint;
+    bool named = false;
     if (endpoint == NULL) {
         regional_endpoint(call->role->region, regional);
         endpoint = regional;
@@ -86,10 +87,15 @@ static int find_place(struct call *call, struct error *error)
         call->host = host_of(parts);
         call->path = copy_part(parts, CURLUPART_PATH);
         call->url = copy_part(parts, CURLUPART_URL);
+        char *user = NULL;
+        named = curl_url_get(parts, CURLUPART_USER, &user, 0) == CURLUE_OK;
+        curl_free(user);
     }
     curl_url_cleanup(parts);
-    if (call->host != NULL && call->path != NULL && call->url != NULL)
+    if (call->host != NULL && call->path != NULL && call->url != NULL && !named)
         return 0;
+    if (named) /* and perhaps with a password: not quoted */
+        return error_set(error, EINVAL, "the endpoint of STS has a user's name in it: write it without");
     return error_set(error, EINVAL, "'%.200s' is not a URL such as https://sts.eu-west-1.amazonaws.com", endpoint);
 }
 

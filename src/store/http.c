@@ -23,8 +23,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <gnutls/gnutls.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -97,6 +99,10 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *http_arg, 
 {
     struct http *http = http_arg;
     struct socket *socket = socket_arg;
+    struct transfer *transfer = NULL;
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
+    if (transfer != NULL)
+        transfer->fd = what == CURL_POLL_REMOVE ? -1 : (int)fd;
     if (what == CURL_POLL_REMOVE) {
         curl_multi_assign(http->multi, fd, NULL);
         if (socket != NULL)
@@ -174,9 +180,27 @@ static int time_left(struct http *http, uint64_t deadline_ns, uint64_t *ret_ms)
     return 0;
 }
 
+/* How much of the request the server's host has taken.  Not what libcurl has read of the body: that is half a megabyte
+ * at once, which on a slow line is sent for longer than silence may last, and so is what the kernel holds. */
+static uint64_t delivered(const struct transfer *transfer)
+{
+    curl_off_t sent = 0;
+    int held = 0;
+    if (curl_easy_getinfo(transfer->easy, CURLINFO_SIZE_UPLOAD_T, &sent) != CURLE_OK)
+        return 0;
+    if (transfer->fd < 0 || ioctl(transfer->fd, SIOCOUTQ, &held) != 0)
+        held = 0;
+    return sent > held ? (uint64_t)(sent - held) : 0;
+}
+
 static void look_for_silence(struct timer *timer)
 {
     struct transfer *transfer = container_of(timer, struct transfer, pulse);
+    uint64_t now_delivered = delivered(transfer);
+    if (now_delivered > transfer->delivered) {
+        transfer->moved += now_delivered - transfer->delivered;
+        transfer->delivered = now_delivered;
+    }
     transfer->quiet = transfer->moved < transfer->pulse_ms * SILENCE_BYTES_PER_MS ? transfer->quiet + 1 : 0;
     transfer->moved = 0;
     if (transfer->quiet == SILENCE_PULSES)

@@ -386,6 +386,7 @@ static bool place(struct answer *answer, const uint8_t *bytes, size_t length)
         return true;
     if (answer->response.status == 206)
         return spoil(answer, "it holds more bytes than were asked for");
+    answer->response.truncated = true;
     return drop(answer, length);
 }
 

@@ -62,9 +62,11 @@ struct transfer {
     struct answer answer;
     struct timer pulse; /* silence is looked for at each */
     uint64_t pulse_ms;
-    uint64_t moved; /* bytes since the last pulse, either way */
-    unsigned quiet; /* pulses in a row that moved too little */
-    unsigned sends; /* how often the request was begun */
+    int fd;             /* that libcurl last waited for on its behalf; -1: none */
+    uint64_t moved;     /* bytes since the last pulse, either way */
+    uint64_t delivered; /* bytes of the request that the server's host had taken at the last pulse */
+    unsigned quiet;     /* pulses in a row that moved too little */
+    unsigned sends;     /* how often the request was begun */
     bool may_resend;
     bool done;
     CURLcode code;

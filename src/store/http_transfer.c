@@ -81,7 +81,6 @@ static size_t on_read(char *to, size_t size, size_t count, void *arg)
         memcpy(to + done, from, part);
         done += part;
     }
-    transfer->moved += done;
     return done;
 }
 
@@ -309,6 +308,7 @@ struct transfer *transfer_new(void)
 {
     struct transfer *transfer = memory_new(sizeof *transfer);
     list_init(&transfer->link);
+    transfer->fd = -1;
     transfer->easy = curl_easy_init();
     if (transfer->easy == NULL)
         abort();
@@ -332,7 +332,8 @@ void transfer_reset(struct transfer *transfer)
     transfer->answer = (struct answer){ 0 };
     transfer->body = (struct http_cursor){ 0 };
     transfer->coroutine = NULL;
-    transfer->moved = 0;
+    transfer->fd = -1;
+    transfer->moved = transfer->delivered = 0;
     transfer->quiet = 0;
     transfer->sends = 0;
     transfer->may_resend = transfer->done = false;

@@ -136,7 +136,8 @@ struct s3 {
     struct s3_slots uploads, reads;
     struct s3_budget budget;
     struct s3_health health;
-    uint32_t throttles; /* puts throttled in a row */
+    uint32_t throttles;    /* puts throttled in a row */
+    bool urgent_timed_out; /* the last urgent put was */
     struct s3_latency latencies[S3_CLASSES];
     uint64_t hedge_credit; /* hundredths of a hedge */
 };

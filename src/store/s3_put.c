@@ -59,7 +59,8 @@ static struct s3_call call_for(struct s3 *s3, const struct store_put *put)
     for (int i = 0; i < put->count; i++)
         call.size += put->pieces[i].iov_len;
     call.class = class_of(call.size);
-    if (put->urgent && call.connect_timeout_ms > S3_URGENT_CONNECT_MS)
+    /* Unless it is just this that is too short here. */
+    if (put->urgent && !s3->urgent_timed_out && call.connect_timeout_ms > S3_URGENT_CONNECT_MS)
         call.connect_timeout_ms = S3_URGENT_CONNECT_MS;
     return call;
 }
@@ -181,6 +182,8 @@ int s3_put(struct store *store, const struct store_put *put, char ret_etag[STORE
         call.deadline_ns = s3_read_deadline_ns(s3);
         s3_try(s3, slots_for(s3, put), &call, &answer);
     }
+    if (put->urgent)
+        s3->urgent_timed_out = answer.outcome == S3_RETRY && answer.error.code == ETIMEDOUT;
     int failed = conclude(s3, put, &answer, ret_etag, error);
     s3_answer_free(&answer);
     return failed;

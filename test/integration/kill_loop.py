@@ -49,6 +49,8 @@ ROUNDS_PER_STORE = 20
 # up slowly with a long one.
 TAKEOVERS_PER_STORE = 5
 ROUNDS_PER_PROCESS = 250  # libnbd's Python module (1.14) does not give buffers back
+# MinIO lets nobody read or write a key while an upload to it is under way, for 30 s when the client is stopped in it.
+TAKEOVER_S = 120
 LOAD_S = 0.15  # the longest that a client works before the blow
 SMALL = {'size': 4 << 20, 'depth': 8, 'flushes': 0.05, 'counts': (1, 1, 1, 1, 2, 3, 8, 40)}
 # Settings that a store's servers run with, one of these: commits that come by themselves all the time, volumes that are
@@ -196,11 +198,11 @@ class Loop:
     def work_until(self, load, until, stopped):
         """While the first server is stopped its client sends nothing more: it would only wait."""
         if stopped:
-            wait_until(until, 'takeover')
+            wait_until(until, 'takeover', TAKEOVER_S)
             return
         end = time.monotonic() + PATIENCE_S
         load.work(lambda: until() or time.monotonic() > end)
-        wait_until(until, 'takeover')
+        wait_until(until, 'takeover', TAKEOVER_S)
 
     def read_all(self, handle):
         step = 4 << 20

@@ -8,6 +8,8 @@ import threading
 import time
 import urllib.error
 
+import s3_signature
+from harness import wait_until
 from s3_client import S3Client, S3Error
 from stores import BUCKET, FakeServer
 
@@ -220,6 +222,24 @@ def test_connections_that_end(t):
     broken(lambda: client.get(BUCKET, 'k'))
     fake.rules()
     assert refused(lambda: client.get(BUCKET, 'reset')) == (404, 'NoSuchKey')
+
+
+def test_fragments(t):
+    """What is kept of an upload whose client goes away in the middle of it."""
+    fake = FakeServer(t)
+    data = b'x' * 300000
+    path = f'/{BUCKET}/k'
+    for keeps, payload_hash, size in ((False, s3_signature.UNSIGNED, None), (True, hashlib.sha256(data).hexdigest(), None),
+                                      (True, s3_signature.UNSIGNED, 200000)):
+        fake.control(keeps_fragments=keeps)
+        headers = s3_signature.sign('PUT', path, '', {'host': f'127.0.0.1:{fake.port}'}, payload_hash, fake.access_key,
+                                    fake.secret_key, 'us-east-1', time.time())
+        lines = [f'PUT {path} HTTP/1.1', f'Content-Length: {len(data)}',
+                 *(f'{name}: {value}' for name, value in headers.items()), '', '']
+        with socket.create_connection(('127.0.0.1', fake.port)) as client:
+            client.sendall('\r\n'.join(lines).encode() + data[:200000])
+        wait_until(lambda: not any(fake.state()['in_flight'].values()), 'it has gone')
+        assert fake.history().get('k', {}).get('size') == size, (keeps, payload_hash)
 
 
 def test_slow(t):

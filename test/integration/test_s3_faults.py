@@ -102,10 +102,11 @@ def check_log(server):
         last[subject] = trouble
 
 
-def faults(t, start_shares=SHARES, **rule):
+def faults(t, control=None, start_shares=SHARES, **rule):
     """start_shares: with which of the shares a server also starts, and reads all of the log anew; not the larger one
     where each hit costs a second or more."""
     scene = Scene(t)
+    scene.fake.control(**(control or {}))
     for share in SHARES:
         scene.fake.rules({**rule, 'probability': share})
         scene.connect()
@@ -182,6 +183,11 @@ def test_truncate(t):
 
 def test_reset_upload(t):
     faults(t, fault='reset_upload', on=['PUT'])
+
+
+def test_fragments(t):
+    """The same with a server that takes what has come for the whole, unless it can tell, as versitygw does."""
+    faults(t, {'keeps_fragments': True}, fault='reset_upload', on=['PUT'])
 
 
 def test_drop(t):

@@ -115,7 +115,8 @@ static struct flight *flight_new(const struct http_request *request)
                                              .range = header(flight, "range"),
                                              .access_key = access_key_of(flight),
                                              .length = flight->length,
-                                             .fresh = request->fresh };
+                                             .fresh = request->fresh,
+                                             .connect_timeout_ms = request->connect_timeout_ms };
     return flight;
 }
 

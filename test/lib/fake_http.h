@@ -28,6 +28,7 @@ struct fake_request {
     const char *if_match, *if_none_match, *range, *access_key; /* "" : none */
     uint64_t length;                                           /* of the body */
     bool fresh;
+    uint64_t connect_timeout_ms;
 };
 
 /* All zero: applied at once, and answered at once. */

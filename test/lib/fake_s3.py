@@ -22,6 +22,8 @@ Control, JSON over HTTP without a signature, at either port:
         conditions      {"if-match": mode, "if-none-match": mode}: fake_s3_objects.py
         may_create      whether buckets may be created
         region          of the store
+        keeps_fragments true: of an upload that ends early, what has come is kept as the object, unless its hash tells
+                        that it is not whole
         reset_counters  true
 """
 
@@ -101,6 +103,8 @@ class Connection(asyncio.BufferedProtocol):
         return self.transport.get_extra_info('sockname')[1] == self.server.port
 
     def connection_lost(self, trouble):
+        if self.state == 'body':
+            self.keep_fragment()
         self.settle('gone')
         self.state = 'over'
         self.server.connections.discard(self)
@@ -129,6 +133,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self):
         return False
+
+    def keep_fragment(self):
+        if not self.server.keeps_fragments or self.request is None or self.refusal is not None:
+            return
+        self.request.body = self.body[:self.received]
+        if self.request.headers.get('x-amz-content-sha256') in (s3_signature.UNSIGNED,
+                                                                hashlib.sha256(self.request.body).hexdigest()):
+            self.server.objects.perform(self.request)
 
     # Requests.
 
@@ -199,6 +211,7 @@ class Connection(asyncio.BufferedProtocol):
             if rule.name == 'reset_upload':
                 most = rule.bytes if rule.bytes is not None else len(self.body) // 2
                 if self.received >= min(most, len(self.body)):
+                    self.keep_fragment()
                     self.settle('reset')
                     self.close(reset=True)
                 return
@@ -355,6 +368,7 @@ class FakeS3:
         self.faults = Faults(seed)
         self.outage = None
         self.outages = 0
+        self.keeps_fragments = False
         self.connections = set()
         self.pool = concurrent.futures.ThreadPoolExecutor(2)
         self.trace_file = trace
@@ -466,7 +480,7 @@ class FakeS3:
 
     def command(self, words):
         known = {'rules', 'outage', 'lasts_s', 'clock_offset_s', 'keys', 'buckets', 'conditions', 'may_create',
-                 'region', 'reset_counters'}
+                 'region', 'reset_counters', 'keeps_fragments'}
         if set(words) - known:
             raise ValueError(f'no such command: {sorted(set(words) - known)[0]}')
         self.access.clock_offset_s = words.get('clock_offset_s', self.access.clock_offset_s)
@@ -480,6 +494,7 @@ class FakeS3:
             if name not in self.objects.conditions or mode not in fake_s3_objects.CONDITION_MODES:
                 raise ValueError(f'no such condition or mode: {name}, {mode}')
             self.objects.conditions[name] = mode
+        self.keeps_fragments = words.get('keeps_fragments', self.keeps_fragments)
         self.objects.may_create = words.get('may_create', self.objects.may_create)
         if 'region' in words:
             self.objects.region = self.access.region = words['region']

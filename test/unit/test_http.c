@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "../lib/http_server.h"
@@ -898,6 +899,40 @@ static void test_silence(void **state)
     run(&stage);
 }
 
+#define SIPPED (6 * MIB)
+
+/* Reads so slowly that what the client's kernel holds is on its way for longer than silence may last. */
+static void sip(struct http_peer *peer)
+{
+    static uint8_t bytes[64 * 1024];
+    int window = 128 * 1024;
+    setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
+    if (!http_peer_head(peer))
+        return;
+    for (size_t left = SIPPED; left > 0; left -= sizeof bytes) {
+        usleep(15000);
+        if (!http_peer_read(peer, bytes, sizeof bytes))
+            return;
+    }
+    http_peer_say(peer, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+}
+
+static void play_slow_upload(struct stage *stage)
+{
+    struct iovec body = { memory_new(SIPPED), SIPPED };
+    struct call call = { .stage = stage, .method = "PUT", .path = "/", .body = &body };
+    call_run(&call);
+    assert_int_equal(call.result, 0);
+    free(body.iov_base);
+}
+
+/* A slow line is no silence. */
+static void test_slow_upload(void **state)
+{
+    struct stage stage = { .script = sip, .play = play_slow_upload, .setup = { .silence_ms = 400 } };
+    run(&stage);
+}
+
 static void be_silent(struct http_peer *peer)
 {
     http_peer_until_closed(peer);
@@ -1138,6 +1173,7 @@ int main(void)
         cmocka_unit_test(test_refused_early),
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_slow_upload),
         cmocka_unit_test(test_connect_timeout),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_tls),

@@ -512,6 +512,35 @@ static void test_outcomes_of_puts(void **state)
     play(outcomes_of_puts);
 }
 
+#define CONNECTING_MS 3000
+
+static void slow_to_connect(void *arg, const struct fake_request *request, struct fake_fate *ret_fate)
+{
+    bool late = request->connect_timeout_ms < CONNECTING_MS;
+    ret_fate->lost = late;
+    ret_fate->fail = late ? ETIMEDOUT : 0;
+    ret_fate->way_back_ns = (late ? request->connect_timeout_ms : CONNECTING_MS) * NS_PER_MS;
+}
+
+/* What is urgent has little time to connect, but not for ever too little. */
+static void slow_connections(struct scene *scene)
+{
+    struct iovec piece = { .iov_base = (void *)(uintptr_t) "x", .iov_len = 1 };
+    const struct store_put put = {
+        .key = "k", .pieces = &piece, .count = 1, .condition = STORE_ABSENT, .urgent = true
+    };
+    scene->fake->fate = slow_to_connect;
+    assert_int_equal(store_put(scene->store, &put, NULL, NULL), -ETIMEDOUT);
+    assert_int_equal(store_put(scene->store, &put, NULL, NULL), 0);
+    scene->fake->fate = NULL;
+    assert_there(scene, "k", "x");
+}
+
+static void test_slow_connections(void **state)
+{
+    play(slow_connections);
+}
+
 /* A caller that tries again at once is kept from it. */
 static void throttled_puts(struct scene *scene)
 {
@@ -1247,6 +1276,7 @@ int main(void)
         cmocka_unit_test(test_an_answer_that_never_comes),
         cmocka_unit_test(test_now_and_then),
         cmocka_unit_test(test_outcomes_of_puts),
+        cmocka_unit_test(test_slow_connections),
         cmocka_unit_test(test_throttled_puts),
         cmocka_unit_test(test_etag_forms),
         cmocka_unit_test(test_damaged_answers),
