@@ -73,8 +73,9 @@ void s3_hash_payload(struct s3 *s3, struct s3_call *call)
     for (int i = 0; i < call->body_count; i++)
         length += call->body[i].iov_len;
     struct hashing hashing = { .pieces = call->body, .count = call->body_count, .hash = call->payload_hash };
-    /* TLS guards the payload on its way, but not against its end: when a connection breaks in the middle, or this process
-     * dies, a server may take what has come for the whole (versitygw 1.8.0 does).  The hash tells it; AWS needs none. */
+    /* TLS guards the payload on its way, but not against its end: when a connection breaks in the middle, or this
+     * process dies, a server may take what has come for the whole (versitygw 1.8.0 does).  The hash tells it; AWS needs
+     * none. */
     if (s3->place.aws && strcmp(s3->place.scheme, "https") == 0)
         memcpy(call->payload_hash, SIGV4_UNSIGNED, sizeof SIGV4_UNSIGNED);
     else if (length > S3_HASH_INLINE_BYTES)

@@ -315,7 +315,9 @@ static int parse_authority(const char *text, size_t length, struct endpoint *end
         host_length = colon != NULL ? (size_t)(colon - text) : length;
         const char *trouble = host_trouble(text, host_length);
         if (trouble != NULL)
-            return error_set(error, EINVAL, "the endpoint '%s' is wrong: %s", quoted.text, trouble);
+            return error_set(error, EINVAL,
+                             "the endpoint's host '%s' is wrong: %s: write http://HOST:PORT or https://HOST:PORT",
+                             quoted.text, trouble);
         parse_name(text, host_length, endpoint);
     }
     if (!parse_port(text + host_length, length - host_length, &endpoint->port))
