@@ -5,7 +5,8 @@
 
 A NAME is a test, a file of tests, or the beginning of either.  Each test runs
 in a process group and a temporary directory of its own; a test that takes too
-long is ended with everything that it started.  The last line counts.
+long is ended with everything that it started.  What failed, and why, is told
+once more at the end; the last line counts.
 
 CAIRN in the environment names the server, by default build/cairn, and
 CAIRN_TEST_STORE the kind of store: dir (by default), fake, versitygw, minio or
@@ -14,6 +15,7 @@ store of a kind of its own says so by ON, a test by @on(KIND…)."""
 
 import argparse
 import ast
+import faulthandler
 import os
 import shutil
 import signal
@@ -26,8 +28,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'lib'))
 sys.dont_write_bytecode = True
 
+from gist import gist  # noqa: E402
+
 STATUS_SKIPPED = 77
 TIMEOUT_S = 300
+TOLD_PROCESSES = 6  # of a failed test: what the last ones said
+TOLD_BYTES = 1500  # of each
 
 
 def kinds_of(node, fallback):
@@ -65,6 +71,7 @@ def run_one(name, directory):
     import traceback
     from harness import Bench, Skip
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    faulthandler.enable()
     file, function = name.split('.')
     sys.path.insert(0, HERE)
     bench = Bench(directory)
@@ -82,11 +89,6 @@ def run_one(name, directory):
     except Exception:
         traceback.print_exc()
         status = 1
-    if status == 1:
-        for process in bench.processes[-6:]:
-            tail = process.stderr()[-1500:]
-            if tail:
-                print(f'--- stderr of {process.name} {process.pid} (its end)\n{tail}', file=sys.stderr)
     sys.stdout.flush()
     os._exit(status)
 
@@ -128,39 +130,74 @@ class Run:
         with open(self.log_path, errors='replace') as log:
             return log.read()
 
+    def told(self):
+        """What the test's processes left on stderr.  Told from here, since a test may end in a way that leaves it no
+        time for that, as when an exception reaches libnbd."""
+        tails = []
+        for name in sorted(file for file in os.listdir(self.directory) if file.endswith('.err'))[-TOLD_PROCESSES:]:
+            with open(os.path.join(self.directory, name), 'rb') as file:
+                tail = file.read()[-TOLD_BYTES:].decode(errors='replace').strip()
+            if tail:
+                tails.append(f'--- stderr of {name[:-len(".err")]} (its end)\n{tail}\n')
+        return ''.join(tails)
+
     def clean(self):
         shutil.rmtree(self.directory, ignore_errors=True)
         os.unlink(self.log_path)
 
 
-def finish(run, timed_out, keep):
-    """Prints the test's line; returns 'passed', 'failed' or 'skipped'."""
-    status = run.popen.returncode
-    log = run.log()
-    if timed_out:
-        outcome, word = 'failed', f'FAILED (ended after {run.seconds():.0f} s)'
-    elif status == 0:
-        outcome, word = 'passed', 'ok'
-    elif status == STATUS_SKIPPED:
-        outcome, word = 'skipped', 'skipped: ' + log.strip().splitlines()[-1]
-    else:
-        outcome, word = 'failed', 'FAILED'
-    print(f'{run.name:<44} {run.seconds():6.1f} s  {word}', flush=True)
-    if outcome == 'failed':
-        print('    ' + log.strip().replace('\n', '\n    '), flush=True)
-    elif outcome == 'passed' and log.strip():
-        print('    ' + log.strip().replace('\n', '\n    '), flush=True)
-    if keep or outcome == 'failed' and os.environ.get('CAIRN_TEST_KEEP'):
-        print(f'    kept: {run.directory}', flush=True)
-    else:
-        run.clean()
-    return outcome
+def indented(text):
+    return '    ' + text.strip().replace('\n', '\n    ')
+
+
+class Results:
+    """Of all tests so far."""
+
+    def __init__(self):
+        self.counts = {'passed': 0, 'failed': 0, 'skipped': 0}
+        self.failures = []  # (line, log)
+
+    def finish(self, run, timed_out, keep):
+        """Prints the test's line."""
+        status = run.popen.returncode
+        log = run.log()
+        if timed_out:
+            outcome, word = 'failed', f'FAILED (ended after {run.seconds():.0f} s)'
+        elif status == 0:
+            outcome, word = 'passed', 'ok'
+        elif status == STATUS_SKIPPED:
+            outcome, word = 'skipped', 'skipped: ' + log.strip().splitlines()[-1]
+        elif status < 0:
+            outcome, word = 'failed', f'FAILED (by {signal.Signals(-status).name})'
+        else:
+            outcome, word = 'failed', 'FAILED'
+        line = f'{run.name:<44} {run.seconds():6.1f} s  {word}'
+        print(line, flush=True)
+        if outcome == 'failed':
+            log += '\n' + run.told()
+            self.failures.append((line, log))
+        if outcome != 'skipped' and log.strip():
+            print(indented(log), flush=True)
+        if keep or outcome == 'failed' and os.environ.get('CAIRN_TEST_KEEP'):
+            print(f'    kept: {run.directory}', flush=True)
+        else:
+            run.clean()
+        self.counts[outcome] += 1
+
+    def tell(self):
+        """What failed, once more, and the last line."""
+        if self.failures:
+            print('\nwhat failed:')
+        for line, log in self.failures:
+            print(line)
+            print(indented('\n'.join(gist(log))))
+        print('{passed} passed, {failed} failed, {skipped} skipped'.format(**self.counts))
 
 
 def run_all(names, jobs, timeout, keep):
     waiting = list(names)
     running = []
-    counts = {'passed': 0, 'failed': 0, 'skipped': 0}
+    results = Results()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -173,12 +210,12 @@ def run_all(names, jobs, timeout, keep):
                 if run.popen.poll() is not None:
                     run.sweep()
                     running.remove(run)
-                    counts[finish(run, timed_out, keep)] += 1
+                    results.finish(run, timed_out, keep)
     finally:
         for run in running:
             run.end()
             run.clean()
-    return counts
+    return results
 
 
 def main():
@@ -210,11 +247,11 @@ def main():
         return 1
     shared = stores.Shared(kind)
     try:
-        counts = run_all(names, arguments.jobs, arguments.timeout, arguments.keep)
+        results = run_all(names, arguments.jobs, arguments.timeout, arguments.keep)
     finally:
         shared.stop()
-    print(f'{counts["passed"]} passed, {counts["failed"]} failed, {counts["skipped"]} skipped')
-    return 1 if counts['failed'] else 0
+    results.tell()
+    return 1 if results.counts['failed'] else 0
 
 
 if __name__ == '__main__':

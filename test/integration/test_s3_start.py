@@ -103,7 +103,9 @@ def test_conditions(t):
 def test_probe_among_failures(t):
     """Answers that are lost or refused for a moment are no reason not to start."""
     fake = make(t)
-    fake.rules({'fault': 'unavailable', 'probability': 0.1}, {'fault': 'drop', 'probability': 0.05})
+    # Never so many for one request as there are attempts: to fail then is right.
+    fake.rules({'fault': 'unavailable', 'probability': 0.1, 'in_a_row': 2},
+               {'fault': 'drop', 'probability': 0.05, 'in_a_row': 2})
     server = Server(t, fake.store())
     server.stop()
 

@@ -7,6 +7,8 @@ A rule is a JSON object.  What it hits:
     on           kinds of request, of PUT GET HEAD DELETE LIST BUCKET (all)
     keys         a regular expression that the key must hold
     skip, times  so many that would be hit are let pass first; so many are hit, then no more
+    in_a_row     of the requests of one kind for one key, so many one after the other at most: who tries often enough
+                 gets through, however the dice fall
     every_s, for_s   the rule works only in the first for_s seconds of each every_s
     lasts_s      the rule ends after so long
 
@@ -216,7 +218,7 @@ FAULTS = {
 
 class Rule:
     TEXTS = ('fault', 'keys', 'location')
-    NUMBERS = ('probability', 'skip', 'times', 'every_s', 'for_s', 'lasts_s', 'bytes', 'rate', 'seconds')
+    NUMBERS = ('probability', 'skip', 'times', 'in_a_row', 'every_s', 'for_s', 'lasts_s', 'bytes', 'rate', 'seconds')
     REST = ('on', 'apply', 'reset', 'early')
 
     def __init__(self, description):
@@ -237,6 +239,7 @@ class Rule:
             raise ValueError(f'on: of {", ".join(KINDS)}')
         self.keys = re.compile(description['keys']) if 'keys' in description else None
         self.skip, self.times = description.get('skip', 0), description.get('times')
+        self.in_a_row, self.row = description.get('in_a_row'), {}  # {(kind, bucket, key): hits in a row}
         self.every_s, self.for_s = description.get('every_s'), description.get('for_s')
         self.lasts_s = description.get('lasts_s')
         self.apply = description.get('apply', self.fault.apply)
@@ -261,6 +264,24 @@ class Rule:
     def fits(self, request):
         return request.kind in self.kinds and (self.keys is None or self.keys.search(request.key) is not None)
 
+    def hits_it(self, request, now, dice):
+        """Of a request that no rule before this one has hit."""
+        if not self.fits(request) or not self.awake(now):
+            return False
+        same = request.kind, request.bucket, request.key
+        if dice.random() >= self.probability or self.in_a_row is not None and self.row.get(same) == self.in_a_row:
+            self.row.pop(same, None)
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        if self.times is not None and self.hits >= self.times:
+            return False
+        if self.in_a_row is not None:
+            self.row[same] = self.row.get(same, 0) + 1
+        self.hits += 1
+        return True
+
 
 class Faults:
     def __init__(self, seed=None):
@@ -272,14 +293,7 @@ class Faults:
         """The rule that hits it, or None."""
         now = time.monotonic()
         for rule in self.rules:
-            if not rule.fits(request) or not rule.awake(now) or self.random.random() >= rule.probability:
-                continue
-            if rule.skip > 0:
-                rule.skip -= 1
-                continue
-            if rule.times is not None and rule.hits >= rule.times:
-                continue
-            rule.hits += 1
-            self.hits[rule.name] = self.hits.get(rule.name, 0) + 1
-            return rule
+            if rule.hits_it(request, now, self.random):
+                self.hits[rule.name] = self.hits.get(rule.name, 0) + 1
+                return rule
         return None
