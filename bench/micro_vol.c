@@ -53,12 +53,13 @@ struct disk {
     struct page_pool *pool;
     struct cache *cache;
     uint64_t pages;
+    uint64_t next_id; /* of objects that fold() makes */
 };
 
 static uint32_t disk_add_object(struct disk *disk, uint64_t id)
 {
     uint32_t index;
-    if (object_table_add(disk->objects, &(struct object){ .id = id }, &index) < 0)
+    if (object_table_add(disk->objects, &(struct object){ .id = id, .role = ROLE_PAGES }, &index) < 0)
         abort();
     return index;
 }
@@ -103,7 +104,7 @@ static void disk_scatter(struct disk *disk)
 
 static void disk_make(struct disk *disk, uint64_t pages, bool scattered)
 {
-    *disk = (struct disk){ .objects = object_table_new(), .pages = pages };
+    *disk = (struct disk){ .objects = object_table_new(), .pages = pages, .next_id = UINT64_C(1) << 31 };
     disk->map = map_new(disk->objects, pages);
     disk->pool = page_pool_new(NULL, pages * (PAGE_COST + 64) * 2 + (16 << 20));
     disk->cache = cache_new(disk->pool, random_u64());
@@ -232,7 +233,7 @@ static void fold(void *arg)
     for (uint32_t i = 0; i < OPERATIONS; i++) {
         if (i % 1024 == 0) {
             object_table_forget_dead(disk->objects);
-            object = disk_add_object(disk, UINT64_C(1) << 31);
+            object = disk_add_object(disk, ++disk->next_id);
         }
         struct location location = { object, i % 1024 * 65, 65, 0, 1 };
         map_set(disk->map, random_u64() % disk->pages, 1, &location);

@@ -60,7 +60,7 @@ static CO int take_and_release(struct offline *offline, struct break_work *work,
     struct volumes *volumes = volumes_new(offline->loop, offline->store, host, work->log, &settings);
     int result = volumes_acquire(volumes, work->name, strlen(work->name), 0, &volume, error);
     if (result == 0)
-        volumes_release(volumes, volume);
+        volumes_release(volumes, volume, false);
     int ended = volumes_shutdown(volumes, loop_now_ns(offline->loop) + RELEASE_PATIENCE_NS, &why);
     if (ended < 0)
         volumes_abandon(volumes);

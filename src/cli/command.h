@@ -28,7 +28,7 @@ const struct command *command_find(const char *name); /* NULL: none */
 void command_print_help(const struct command *command);
 void command_print_overview(void);
 
-extern const struct command command_serve, command_list, command_info, command_dump, command_break_lease,
+extern const struct command command_serve, command_list, command_info, command_check, command_dump, command_break_lease,
     command_doctor, command_help, command_version;
 
 #endif

@@ -11,9 +11,10 @@
 #define DOTENV_PATH ".env"
 #define CONFIG_PATH "/etc/cairn.conf"
 
-const struct command *const commands[] = { &command_serve, &command_list,        &command_info,
-                                           &command_dump,  &command_break_lease, &command_doctor,
-                                           &command_help,  &command_version,     NULL };
+const struct command *const commands[] = {
+    &command_serve,       &command_list,   &command_info, &command_check,   &command_dump,
+    &command_break_lease, &command_doctor, &command_help, &command_version, NULL
+};
 
 const struct command *command_find(const char *name)
 {

@@ -280,6 +280,24 @@ static int settle_memory(struct gathering *gathering, struct config *config, str
     return 0;
 }
 
+/* Below this a store that is merely slow for a moment makes a server doubt its volumes. */
+#define LEASE_SENSIBLE_MS 5000
+
+static void settle_lease(struct gathering *gathering, struct config *config)
+{
+    if ((gathering->request->groups & SETTINGS_SERVE) == 0)
+        return;
+    /* A client that asks for a dead server's volume should not be refused a moment before it is free. */
+    if (config->source[SETTING_OWNER_WAIT] == SOURCE_DEFAULT && config->owner_wait_ms < config->lease_ms * 3 / 2)
+        config->owner_wait_ms = config->lease_ms * 3 / 2;
+    if (config->lease_ms >= LEASE_SENSIBLE_MS)
+        return;
+    config_warn(config,
+                "%s: a lease of %llu ms is short: whenever the store takes longer to answer, clients wait, and other "
+                "servers may take the volumes; for anything but tests, 5s or more",
+                gathering->candidates[SETTING_LEASE].origin, (unsigned long long)config->lease_ms);
+}
+
 int config_load(const struct config_request *request, struct config *ret_config, struct config_arguments *ret_arguments,
                 struct error *error)
 {
@@ -305,6 +323,8 @@ int config_load(const struct config_request *request, struct config *ret_config,
         result = config_settle_store(gathering, error);
     if (result == 0)
         result = settle_memory(gathering, &config, error);
+    if (result == 0)
+        settle_lease(gathering, &config);
     for (int i = 0; i < SETTING_COUNT; i++)
         forget(gathering->candidates[i].text);
     free(gathering);

@@ -38,11 +38,15 @@ struct config {
     uint64_t port;
     uint64_t size_bytes;
     uint64_t read_only; /* 0 or 1 */
+    uint64_t sharing;   /* enum nbd_sharing */
     uint64_t memory_bytes, write_buffer_bytes;
     uint64_t threads, connections, requests;
     uint64_t batch_age_ms, release_grace_ms, flush_deadline_ms, handshake_deadline_ms, shutdown_deadline_ms;
-    uint64_t log_level;  /* enum event_level */
-    uint64_t log_format; /* enum log_format */
+    uint64_t lease_ms, owner_wait_ms;
+    uint64_t keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of clients' TCP connections; idle 0: off */
+    uint64_t tcp_user_timeout_ms;                                      /* 0: the kernel's */
+    uint64_t log_level;                                                /* enum event_level */
+    uint64_t log_format;                                               /* enum log_format */
     enum config_source source[SETTING_COUNT];
     char **warnings; /* what was passed over, one sentence each; for the log, once there is one */
     size_t warning_count;

@@ -1,9 +1,10 @@
 /* Where we listen, and how a dead peer is noticed.
  *
  * A client whose host has died sends nothing, not even a reset.  TCP's own
- * probes find out: after 60 s of silence, then every 10 s, 6 times; and what we
- * sent to it may stand unacknowledged for 110 s at most.  So its connection,
- * and with it its hold on a volume, is gone within about 120 s. */
+ * probes find out: by default after 60 s of silence, then every 10 s; and what
+ * we sent to it, probes included, may stand unanswered for 110 s at most.  So
+ * its connection, and with it its hold on a volume, is gone within about 120 s.
+ * Where there is such a limit Linux counts the time and not the probes. */
 #include "daemon/listen.h"
 
 #include <assert.h>
@@ -25,36 +26,41 @@
 #include "daemon/systemd.h"
 #include "rt/listener.h"
 
-#define KEEPALIVE_IDLE_S 60
-#define KEEPALIVE_INTERVAL_S 10
-#define KEEPALIVE_PROBES 6
-#define UNACKNOWLEDGED_MS 110000
-
 #define LISTENERS_MAX 18 /* systemd.c passes on 16 */
 
 struct listeners {
     struct listener *open[LISTENERS_MAX];
     int count;
     char host[256]; /* by which this host reaches its own TCP socket */
+    const struct config *config;
     void (*accepted)(void *arg, int fd);
     void *arg;
 };
 
-static void set_option(int fd, int level, int option, int value)
+static void set_option(int fd, int level, int option, uint64_t value)
 {
+    int number = (int)value;
+
     /* Fails on unix sockets, which need none of these. */
-    (void)setsockopt(fd, level, option, &value, sizeof value);
+    (void)setsockopt(fd, level, option, &number, sizeof number);
+}
+
+static void notice_the_vanished(int fd, const struct config *config)
+{
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, config->keepalive_idle_s > 0);
+    if (config->keepalive_idle_s > 0) {
+        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, config->keepalive_idle_s);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, config->keepalive_interval_s);
+        set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, config->keepalive_probes);
+    }
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, config->tcp_user_timeout_ms);
 }
 
 static void accept_one(void *arg, int fd)
 {
     struct listeners *listeners = arg;
 
-    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS);
+    notice_the_vanished(fd, listeners->config);
     listeners->accepted(listeners->arg, fd);
 }
 
@@ -151,6 +157,7 @@ int listeners_open(struct loop *loop, const struct config *config, struct event_
              config->source[SETTING_HOST] >= SOURCE_ENVIRONMENT || config->source[SETTING_PORT] >= SOURCE_ENVIRONMENT,
          unix_asked = config->source[SETTING_UNIX] >= SOURCE_ENVIRONMENT;
 
+    listeners->config = config;
     listeners->accepted = accepted;
     listeners->arg = arg;
     strcpy(listeners->host, "localhost");

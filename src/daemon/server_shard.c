@@ -217,6 +217,8 @@ static struct volume_settings engine_settings(const struct config *config, int s
         settings.uploads = (uint32_t)config->s3_uploads;
     }
     settings.release_grace_ms = config->release_grace_ms;
+    settings.lease_ms = config->lease_ms;
+    settings.owner_wait_ms = config->owner_wait_ms;
     return settings;
 }
 
@@ -226,6 +228,7 @@ static struct nbd_settings protocol_settings(const struct config *config)
 
     settings.default_size = config->size_bytes;
     settings.read_only = config->read_only != 0;
+    settings.sharing = (enum nbd_sharing)config->sharing;
     settings.handshake_ms = config->handshake_deadline_ms;
     settings.connections = (uint32_t)config->connections;
     settings.requests_in_flight = (uint32_t)config->requests;

@@ -18,6 +18,7 @@
 #include "base/text.h"
 #include "daemon/config.h"
 #include "vol/format/format.h"
+#include "vol/volume.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define SECOND UINT64_C(1000) /* durations are kept in milliseconds */
@@ -35,10 +36,15 @@
  * small store. */
 #define S3_IN_FLIGHT_MOST 256
 #define S3_ATTEMPTS_MOST 100
+/* As Linux has them, MAX_TCP_KEEPIDLE and its like. */
+#define KEEPALIVE_MOST 32767
+#define PROBES_MOST 127
 
 static const char *const log_levels[] = { "DEBUG", "INFO", "WARNING", "ERROR", NULL };
 /* As enum s3_addressing. */
 static const char *const s3_addressings[] = { "auto", "path", "virtual", NULL };
+/* As enum nbd_sharing. */
+static const char *const sharings[] = { "single", "peer", "any", NULL };
 static const char *const log_formats[] = { "text", "json", NULL };
 
 #define AT(member) .offset = offsetof(struct config, member)
@@ -107,6 +113,11 @@ const struct setting setting_table[SETTING_COUNT] = {
                        .help = "size of a volume that is created on first use" },
     [SETTING_READ_ONLY] = { "read-only", SETTING_SWITCH, SETTINGS_SERVE, AT(read_only), .fallback = "no",
                             .argument = "yes|no", .help = "let no client write" },
+    [SETTING_SHARING] = { "sharing", SETTING_CHOICE, SETTINGS_SERVE, AT(sharing), .fallback = "peer",
+                          .choices = sharings, .argument = "single|peer|any",
+                          .help =
+                              "who may connect to a volume that is in use: nobody; who comes from the same address, "
+                              "or as the same user of a unix socket; anybody" },
     [SETTING_MEMORY] = { "memory", SETTING_BYTES, SETTINGS_SERVE, AT(memory_bytes), .fallback = "1GB",
                          .least = MEMORY_LEAST, .most = MEMORY_MOST, .argument = "SIZE",
                          .help = "bound of read cache, write buffer and data on its way" },
@@ -129,6 +140,14 @@ const struct setting setting_table[SETTING_COUNT] = {
     [SETTING_RELEASE_GRACE] = { "release-grace", SETTING_DURATION, SETTINGS_SERVE, AT(release_grace_ms),
                                 .fallback = "5s", .least = 0, .most = HOUR, .argument = "TIME",
                                 .help = "how long a volume stays ours after its last client has gone" },
+    [SETTING_LEASE] = { "lease", SETTING_DURATION, SETTINGS_SERVE, AT(lease_ms), .fallback = "30s",
+                        .least = LEASE_MS_LEAST, .most = LEASE_MS_MOST, .argument = "TIME",
+                        .help =
+                            "when a server dies, others can have its volumes after this time; renewed twice in it" },
+    [SETTING_OWNER_WAIT] = { "owner-wait", SETTING_DURATION, SETTINGS_SERVE, AT(owner_wait_ms), .fallback = "45s",
+                             .least = 0, .most = HOUR, .argument = "TIME",
+                             .help = "how long a client waits for a volume that another server owns, before it is "
+                                     "refused; with a longer lease half as much again as that" },
     [SETTING_FLUSH_DEADLINE] = { "flush-deadline", SETTING_DURATION, SETTINGS_SERVE, AT(flush_deadline_ms),
                                  .fallback = "120s", .least = SECOND, .most = HOUR, .argument = "TIME",
                                  .help = "a flush that took this long is answered with an error; its data is kept and "
@@ -139,6 +158,21 @@ const struct setting setting_table[SETTING_COUNT] = {
     [SETTING_SHUTDOWN_DEADLINE] = { "shutdown-deadline", SETTING_DURATION, SETTINGS_SERVE, AT(shutdown_deadline_ms),
                                     .fallback = "30s", .least = 100, .most = HOUR, .argument = "TIME",
                                     .help = "how long a stopping server tries to save what is unwritten" },
+    [SETTING_KEEPALIVE_IDLE] = { "keepalive-idle", SETTING_SECONDS, SETTINGS_SERVE, AT(keepalive_idle_s),
+                                 .fallback = "60s", .least = 0, .most = KEEPALIVE_MOST, .argument = "TIME",
+                                 .help = "a TCP client that was silent for so long is probed, to see whether it is "
+                                         "there; 0: never" },
+    [SETTING_KEEPALIVE_INTERVAL] = { "keepalive-interval", SETTING_SECONDS, SETTINGS_SERVE, AT(keepalive_interval_s),
+                                     .fallback = "10s", .least = 1, .most = KEEPALIVE_MOST, .argument = "TIME",
+                                     .help = "between one probe and the next" },
+    [SETTING_KEEPALIVE_PROBES] = { "keepalive-probes", SETTING_NUMBER, SETTINGS_SERVE, AT(keepalive_probes),
+                                   .fallback = "6", .least = 1, .most = PROBES_MOST, .argument = "N",
+                                   .help = "unanswered ones after which the client is gone, where --tcp-user-timeout "
+                                           "is 0" },
+    [SETTING_TCP_USER_TIMEOUT] = { "tcp-user-timeout", SETTING_DURATION, SETTINGS_SERVE, AT(tcp_user_timeout_ms),
+                                   .fallback = "110s", .least = 0, .most = HOUR, .argument = "TIME",
+                                   .help = "a TCP client that has answered neither data nor probes for so long is "
+                                           "gone; 0: as the kernel sees fit" },
     [SETTING_LOG_LEVEL] = { "log-level", SETTING_CHOICE, SETTINGS_LOG, AT(log_level), .fallback = "INFO",
                             .choices = log_levels, .argument = "LEVEL",
                             .help = "the least level that is logged: DEBUG, INFO, WARNING or ERROR" },
@@ -314,6 +348,21 @@ static int parse_duration(const struct setting *setting, const char *text, uint6
     return 0;
 }
 
+static int parse_seconds(const struct setting *setting, const char *text, uint64_t *ret_value, struct error *error)
+{
+    const struct setting in_ms = { .least = 0, .most = setting->most * SECOND };
+    uint64_t ms;
+
+    int result = parse_duration(&in_ms, text, &ms, error);
+    if (result < 0)
+        return result;
+    if (ms % SECOND != 0 || ms < setting->least * SECOND)
+        return error_set(error, ERANGE, "'%s' is not a time that fits: write whole seconds, from %llu to %llu", text,
+                         (unsigned long long)setting->least, (unsigned long long)setting->most);
+    *ret_value = ms / SECOND;
+    return 0;
+}
+
 static int parse_switch(const char *text, uint64_t *ret_value, struct error *error)
 {
     static const char *const words[] = { "no", "yes", "false", "true", "off", "on", "0", "1" };
@@ -365,6 +414,8 @@ int setting_parse(const struct setting *setting, const char *text, struct config
         return parse_disk_size(text, place, error);
     case SETTING_DURATION:
         return parse_duration(setting, text, place, error);
+    case SETTING_SECONDS:
+        return parse_seconds(setting, text, place, error);
     case SETTING_SWITCH:
         return parse_switch(text, place, error);
     case SETTING_CHOICE:

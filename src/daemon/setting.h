@@ -37,6 +37,7 @@ enum setting_id {
     SETTING_S3_CREATE_BUCKET,
     SETTING_SIZE,
     SETTING_READ_ONLY,
+    SETTING_SHARING,
     SETTING_MEMORY,
     SETTING_WRITE_BUFFER,
     SETTING_THREADS,
@@ -44,9 +45,15 @@ enum setting_id {
     SETTING_REQUESTS,
     SETTING_BATCH_AGE,
     SETTING_RELEASE_GRACE,
+    SETTING_LEASE,
+    SETTING_OWNER_WAIT,
     SETTING_FLUSH_DEADLINE,
     SETTING_HANDSHAKE_DEADLINE,
     SETTING_SHUTDOWN_DEADLINE,
+    SETTING_KEEPALIVE_IDLE,
+    SETTING_KEEPALIVE_INTERVAL,
+    SETTING_KEEPALIVE_PROBES,
+    SETTING_TCP_USER_TIMEOUT,
     SETTING_LOG_LEVEL,
     SETTING_LOG_FORMAT,
     SETTING_CONFIG,
@@ -67,6 +74,7 @@ enum setting_kind {
     SETTING_BYTES,     /* likewise, "1GB" */
     SETTING_DISK_SIZE, /* bytes that a disk can have */
     SETTING_DURATION,  /* likewise, in milliseconds: "30", "30s", "2m", "500ms" */
+    SETTING_SECONDS,   /* likewise, in whole seconds */
     SETTING_SWITCH,    /* yes or no; as a flag alone: yes */
     SETTING_CHOICE,    /* one of `choices`; its number is kept */
 };
@@ -81,7 +89,7 @@ struct setting {
     unsigned groups;
     size_t offset;              /* in struct config: char * for texts and secrets, uint64_t for all else */
     const char *fallback;       /* NULL: none, or made by config.c */
-    uint64_t least, most;       /* NUMBER, BYTES, DURATION */
+    uint64_t least, most;       /* NUMBER, BYTES, DURATION, SECONDS */
     const char *const *choices; /* CHOICE: ends with NULL */
     const char *argument;       /* what --help calls the value */
     const char *help;

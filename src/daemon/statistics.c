@@ -44,10 +44,13 @@ static void print_volume(struct event_sink *log, const struct volume_line *line)
     log_always(log, line->subject,
                "size=%" PRIu64 " epoch=%" PRIu64 " committed_seq=%" PRIu64 " commits=%" PRIu64 " commit_bytes=%" PRIu64
                " objects=%" PRIu64 " object_bytes=%" PRIu64 " dirty_bytes=%" PRIu64 " uncommitted_batches=%" PRIu64
-               " mapped_pages=%" PRIu64 " map_bytes=%" PRIu64 " fetches=%" PRIu64 " fetched_bytes=%" PRIu64,
+               " mapped_pages=%" PRIu64 " map_bytes=%" PRIu64 " fetches=%" PRIu64 " fetched_bytes=%" PRIu64
+               " checkpoints=%" PRIu64 " root_seq=%" PRIu64 " leaf_bytes=%" PRIu64 " renewals=%" PRIu64
+               " lease_in_doubt=%d",
                line->size, counts->epoch, counts->committed_seq, counts->commits, counts->commit_bytes, counts->objects,
                counts->object_bytes, counts->dirty_bytes, counts->uncommitted_batches, counts->mapped_pages,
-               counts->map_bytes, counts->fetches, counts->fetched_bytes);
+               counts->map_bytes, counts->fetches, counts->fetched_bytes, counts->checkpoints, counts->root_seq,
+               counts->leaf_bytes, counts->renewals, counts->lease_in_doubt);
 }
 
 void statistics_print(const struct shard_common *common)

@@ -8,11 +8,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "base/state.h"
 #include "base/text.h"
+#include "nbd/elders.h"
+#include "nbd/opening.h"
+#include "nbd/reply.h"
 #include "nbd/request.h"
 #include "nbd/transmission.h"
 
@@ -76,9 +80,16 @@ static void move_to(struct connection *connection, struct nbd_service *home)
 static void volume_gone(struct volume_watch *watch)
 {
     struct connection *connection = container_of(watch, struct connection, watch);
+    connection->lost = true;
     /* Requests under way fail by themselves; that can still be told. */
     connection_finish(connection, "its volume was lost to another owner");
     watchdog_hurry(&connection->patience, NBD_FAREWELL_MS * NS_PER_MS);
+    reply_wake_sender(connection);
+}
+
+static void volume_resumed(struct volume_watch *watch)
+{
+    reply_wake_sender(container_of(watch, struct connection, watch));
 }
 
 static void tell_end(struct connection *connection, bool served)
@@ -96,13 +107,14 @@ static void connection_free(struct connection *connection)
 {
     struct nbd_service *service = connection->service;
     connection_move(connection, CONNECTION_ENDED);
-    assert(connection->group.count == 0 && connection->in_flight == 0);
+    assert(connection->group.count == 0 && connection->in_flight == 0 && list_empty(&connection->changes));
     watchdog_end(&connection->patience);
     watchdog_end(&connection->payload_stall);
     watchdog_end(&connection->send_stall);
+    elders_leave(connection);
     export_leave(connection);
     if (connection->volume != NULL)
-        volumes_release(service->wiring.volumes, connection->volume);
+        volumes_release(service->wiring.volumes, connection->volume, connection->vanished);
     if (connection->channel != NULL)
         channel_close(connection->channel);
     request_free_spare(connection);
@@ -188,11 +200,17 @@ void connection_start(struct nbd_service *service, struct channel *channel, stru
     connection->handshake = handshake != NULL ? handshake : handshake_new(&service->settings);
     connection->receive = memory_resize(NULL, NBD_RECEIVE_BYTES, 1); /* pages that are never used are never touched */
     connection->watch.gone = volume_gone;
+    connection->watch.resumed = volume_resumed;
     snprintf(connection->subject, sizeof connection->subject, "client %s", channel->peer.name);
     list_init(&connection->watch.link);
     list_init(&connection->in_export);
     list_init(&connection->spare);
     list_init(&connection->replies);
+    list_init(&connection->held);
+    list_init(&connection->changes);
+    list_init(&connection->juniors);
+    list_init(&connection->elders);
+    waitq_init(&connection->elders_done);
     waitq_init(&connection->room);
     group_init(&connection->group, loop);
     watchdog_init(&connection->patience, loop, channel, never, connection);
@@ -203,6 +221,20 @@ void connection_start(struct nbd_service *service, struct channel *channel, stru
     service->counts.connections++;
     service->counts.connections_total++;
     group_spawn(&service->group, "connection", connection_main, connection);
+}
+
+/* ---- who is there ---- */
+
+bool connection_same_peer(const struct connection *a, const struct connection *b)
+{
+    return strcmp(a->channel->peer.identity, b->channel->peer.identity) == 0;
+}
+
+void connection_note_error(struct connection *connection, int code)
+{
+    /* TCP's own timeouts; what a router said of the way there comes in their place. */
+    if (code == -ETIMEDOUT || code == -EHOSTUNREACH || code == -ENETUNREACH || code == -EHOSTDOWN)
+        connection->vanished = true;
 }
 
 /* ---- ending it from outside ---- */
@@ -221,6 +253,18 @@ void connection_drain(struct connection *connection)
         watchdog_hurry(&connection->patience, NBD_HANDSHAKE_DRAIN_MS * NS_PER_MS);
     else
         connection_finish(connection, "the server is shutting down");
+    if (connection->opening != NULL)
+        opening_end(connection->opening);
+}
+
+void connection_supersede(struct connection *connection)
+{
+    if (connection->end == NULL)
+        connection->end = "gave way to a newer connection of its client, which waited for it; what it had begun was "
+                          "not done";
+    connection->broken = true;
+    channel_shutdown(connection->channel);
+    reply_wake_sender(connection);
 }
 
 void connection_cut(struct connection *connection)

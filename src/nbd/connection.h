@@ -11,7 +11,7 @@
  *         └────────────┴───────────────────────────────────┘
  *
  * HANDSHAKE  options are answered, against a deadline
- * OPENING    waits for the volume; the deadline stands still
+ * OPENING    waits for the volume, perhaps for its owner elsewhere; the deadline stands still
  * SERVING    the reader takes requests
  * FINISHING  no request is taken any more; those under way are answered if the peer still listens
  * ENDED      nobody works on it; it goes
@@ -45,9 +45,12 @@ struct connection {
     struct watchdog patience;    /* with a phase as a whole: the handshake, the farewell */
     bool structured;             /* replies are structured */
 
-    struct volume *volume; /* held from OPENING's success to the end */
+    struct opening *opening; /* under way */
+    struct volume *volume;   /* held from OPENING's success to the end */
     struct volume_watch watch;
+    struct nbd_export *export; /* NULL before it has joined, and after it has left */
     struct list in_export;
+    uint64_t joined_wall_ns;
 
     struct group group; /* the reader and the tasks of requests */
     struct coroutine *sender;
@@ -64,14 +67,25 @@ struct connection {
     /* Receiving: bytes [taken, received) of `receive` were received and not yet looked at. */
     uint8_t *receive; /* NBD_RECEIVE_BYTES; the options' data while shaking hands */
     uint32_t taken, received;
-    bool large_writes; /* the last ones were */
+    uint64_t stream_bytes; /* received since the handshake */
+    bool large_writes;     /* the last ones were */
     struct watchdog payload_stall;
     struct iovec payload_pieces[NBD_PAYLOAD_PIECES + 1];
 
+    /* Older and newer connections of the same client (elders.c). */
+    struct list changes; /* struct request in_changes, in the order of their places in the stream */
+    struct list juniors; /* struct elder_wait: those that wait for us */
+    struct list elders;  /* those that we wait for */
+    uint64_t barrier;    /* a change that begins before this place of the stream comes too late */
+    struct waitq elders_done;
+
     /* Sending. */
     struct list replies;
+    struct list held; /* until the lease is beyond doubt */
     bool sender_idle; /* parked until there is something to do */
-    bool broken;      /* the peer takes no more replies */
+    bool broken;      /* no more replies are sent */
+    bool lost;        /* the volume is: nothing but errors is sent */
+    bool vanished;    /* the peer is not there any more, and did not say so */
     struct watchdog send_stall;
     struct iovec send_pieces[NBD_SEND_PIECES];
 };
@@ -84,6 +98,23 @@ void connection_move(struct connection *connection, enum connection_state to);
 void connection_drain(struct connection *connection);
 /* Ends it whatever is under way; its task is cancelled by the caller. */
 void connection_cut(struct connection *connection);
+
+/* Ends it on account of a newer connection of its client: nothing more of it is begun, finished, or answered. */
+void connection_supersede(struct connection *connection);
+/* Notes what the channel ended with. */
+void connection_note_error(struct connection *connection, int code);
+
+/* Whether the peer has sent its last request; what it sent before may still be under way. */
+static inline bool connection_hung_up(const struct connection *connection)
+{
+    return connection->state >= CONNECTION_SERVING && connection->reader == NULL;
+}
+/* Where in the stream the next request begins, or the one of which a part has come. */
+static inline uint64_t connection_place(const struct connection *connection)
+{
+    return connection->stream_bytes - (connection->received - connection->taken);
+}
+bool connection_same_peer(const struct connection *a, const struct connection *b);
 
 /* From SERVING on: ends the reader, so that the sender ends the connection once all is answered. */
 void connection_finish(struct connection *connection, const char *end);

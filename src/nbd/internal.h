@@ -33,7 +33,8 @@ struct nbd_export {
     struct list connections; /* struct connection in_export, in the order in which they came */
 };
 
-void export_join(struct connection *connection);  /* its volume is set */
+/* Adds a connection, whose volume is set, unless the rules of sharing keep it out: -EBUSY, and who is in. */
+int export_join(struct connection *connection, struct error *error);
 void export_leave(struct connection *connection); /* harmless when it has not joined */
 
 /* Lets a connection, which has freed itself otherwise, out of the books. */

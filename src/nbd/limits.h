@@ -93,6 +93,16 @@
 #define NBD_PRESSED_STALL_LEAST_MS 2000
 #define NBD_PAYLOAD_BYTES_LEAST (64u << 10) /* a second */
 
+/* A new connection's first request waits until the changes that older ones of its client had received before are made
+ * (nbd/elders.c).  An older one that does nothing for so long, since it waits for bytes that its client does not send
+ * or for replies that it does not take, is not waited for any longer: whoever reconnects has given the old connection
+ * up. A living sibling on a bad line loses a packet, even five times in a row, and is back within this time. */
+#define NBD_ELDER_STALL_MS 10000
+/* One that waits for the store is given longer: as long as a read of the store may take, which is the longest that a
+ * change of a part of a page waits for; and whatever it does, the new connection's client should not take it for dead.
+ */
+#define NBD_ELDER_WAIT_MS (60u * 1000)
+
 /* What clients of a volume that was lost to another owner are given to take their last replies. */
 #define NBD_FAREWELL_MS 5000
 

@@ -18,6 +18,7 @@
 #include "base/buffer.h"
 #include "base/text.h"
 #include "nbd/connection.h"
+#include "nbd/opening.h"
 #include "rt/loop.h"
 
 /* The block sizes of every export; any request is served, these are what suits us. */
@@ -186,35 +187,43 @@ struct nbd_service *option_home(const struct connection *connection)
     return wiring->home(wiring->arg, handshake->name, handshake->name_length);
 }
 
+/* With the volume open; gives it back where others are in the way. */
+static int join(struct connection *connection, struct error *error)
+{
+    int rc = export_join(connection, error);
+    if (rc < 0) {
+        volumes_release(connection->service->wiring.volumes, connection->volume, false);
+        connection->volume = NULL;
+    }
+    return rc;
+}
+
 CO enum handshake_outcome option_open(struct connection *connection)
 {
     struct nbd_service *service = connection->service;
     struct handshake *handshake = connection->handshake;
     struct error error = ERROR_NONE;
-    struct volume *volume = NULL;
     if (service->draining)
         return refuse_export(connection, -ESHUTDOWN, "the server is shutting down");
 
     connection_move(connection, CONNECTION_OPENING);
     handshake->patience_ns = watchdog_stop(&connection->patience);
-    int rc = volumes_acquire(service->wiring.volumes, handshake->name, handshake->name_length, default_size(connection),
-                             &volume, &error);
+    int rc = opening_run(connection, default_size(connection), &connection->volume, &error);
+    if (rc == -EPIPE) {
+        connection->end = "hung up while its volume was being opened";
+        return HANDSHAKE_CLOSE;
+    }
     watchdog_start(&connection->patience, handshake->patience_ns, handshake->patience_ns);
     if (service->draining)
         watchdog_hurry(&connection->patience, NBD_HANDSHAKE_DRAIN_MS * NS_PER_MS);
-    if (rc == 0 && service->draining) {
-        volumes_release(service->wiring.volumes, volume);
-        rc = error_set(&error, ESHUTDOWN, "the server is shutting down");
-    }
+    connection->structured = handshake->structured;
+    if (rc == 0)
+        rc = join(connection, &error);
     if (rc < 0) {
         connection_move(connection, CONNECTION_HANDSHAKE);
         return refuse_export(connection, rc, story_of(&error, rc));
     }
-
-    connection->volume = volume;
-    connection->structured = handshake->structured;
-    export_join(connection);
-    uint64_t size = volume_size(volume);
+    uint64_t size = volume_size(connection->volume);
     if (handshake->option == NBD_OPT_EXPORT_NAME)
         return send_export(connection, size);
     enum handshake_outcome outcome = send_infos(connection, NBD_OPT_GO, size);

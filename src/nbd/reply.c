@@ -5,8 +5,17 @@
  * still starting a batch of requests.  So the replies of a batch leave in one
  * system call without anyone waiting for a timer.
  *
- * Invariant: the first reply in the queue may be sent in part, all others are
- * untouched.
+ * A reply vouches for what it says: that the data is the disk's, that a write
+ * counts.  Only the volume's owner can, so before each batch, and after each wait
+ * in the middle of one, the volume is asked whether its lease is beyond doubt.
+ * While it is not, replies are held back, half a READ's data if need be; the
+ * sender waits for the volume's watch, and nobody is blamed for the time that
+ * takes.  Errors vouch for nothing, and leave all the same: a client of a store
+ * that is dead for good must hear of its failed FLUSH.  When the volume is lost,
+ * what was held is dropped.
+ *
+ * Invariants: the first reply in the queue may be sent in part, all others are
+ * untouched; `held` has none that is sent in part, and no errors.
  *
  * What can fail: the peer does not read.  The sender then parks, the queue
  * grows to the connection's limits, and the reader stops (request_take()).
@@ -45,6 +54,7 @@ void reply_success(struct request *request)
 {
     const struct nbd_request *wire = &request->wire;
     assert(!request->header_sent && request->pieces_sent == 0);
+    request->failed = false;
     if (!request->connection->structured) {
         nbd_encode_simple_reply(request->header, NBD_SUCCESS, wire->cookie);
         request->header_length = NBD_SIMPLE_REPLY_BYTES;
@@ -70,6 +80,7 @@ static void put_message(struct request *request, const char *text)
 void reply_error(struct request *request, int code, const struct error *error)
 {
     uint32_t number = nbd_wire_error(code);
+    request->failed = true;
     assert(!request->header_sent && request->data.piece_count == 0);
     if (request->connection->structured) {
         put_message(request, error != NULL && error->story[0] != '\0' ? error->story : strerror(-code));
@@ -139,14 +150,109 @@ static void release_all(struct list *requests)
         request_release(container_of(link, struct request, link));
 }
 
-static CO int send_batch(struct connection *connection)
+/* ---- what may leave ---- */
+
+static bool may_vouch(const struct connection *connection)
+{
+    return !connection->lost && volume_may_answer(connection->volume);
+}
+
+/* Whether a reply was begun and is not sent to its end. */
+static bool in_the_middle(const struct connection *connection)
+{
+    return !list_empty(&connection->replies) &&
+           container_of(connection->replies.next, struct request, link)->header_sent;
+}
+
+static void hold_back(struct connection *connection)
+{
+    list_for_each_safe (node, &connection->replies) {
+        if (!container_of(node, struct request, link)->failed) {
+            list_remove(node);
+            list_push_back(&connection->held, node);
+        }
+    }
+    if (connection->lost)
+        release_all(&connection->held);
+}
+
+/* Whether there is something to send, and `replies` has nothing else.  *ret_vouching: not errors alone. */
+static bool something_may_leave(struct connection *connection, bool *ret_vouching)
+{
+    if (list_empty(&connection->replies) && list_empty(&connection->held))
+        return false;
+    *ret_vouching = may_vouch(connection);
+    if (*ret_vouching) {
+        if (!list_empty(&connection->held)) {
+            list_append_all(&connection->held, &connection->replies);
+            list_append_all(&connection->replies, &connection->held);
+        }
+        return true;
+    }
+    if (in_the_middle(connection))
+        return false;
+    hold_back(connection);
+    return !list_empty(&connection->replies);
+}
+
+/* Parks until something has changed. */
+static CO int idle(struct connection *connection)
+{
+    connection->sender_idle = true;
+    int rc = coroutine_park();
+    connection->sender_idle = false;
+    return rc;
+}
+
+/* In the middle of a batch: parks until the rest may leave. */
+static CO int await_lease(struct connection *connection)
+{
+    while (!may_vouch(connection)) {
+        if (connection->lost || connection->broken)
+            return -ESHUTDOWN;
+        int rc = idle(connection);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void watch_sending(struct connection *connection)
+{
+    watchdog_start(&connection->send_stall, connection->service->settings.send_stall_ms * NS_PER_MS,
+                   NBD_PRESSED_STALL_MS * NS_PER_MS);
+}
+
+static CO int send_pieces(struct connection *connection, int count, bool vouching)
+{
+    struct iovec *piece = connection->send_pieces, *end = piece + count;
+    for (;;) {
+        ssize_t sent = channel_write_some(connection->channel, piece, (int)(end - piece));
+        if (sent < 0)
+            return (int)sent;
+        size_t left = (size_t)sent;
+        for (; piece < end && left >= piece->iov_len; piece++)
+            left -= piece->iov_len;
+        if (piece == end)
+            return 0;
+        *piece = (struct iovec){ .iov_base = (uint8_t *)piece->iov_base + left, .iov_len = piece->iov_len - left };
+        if (!vouching || may_vouch(connection))
+            continue;
+        watchdog_stop(&connection->send_stall);
+        int rc = await_lease(connection);
+        if (rc < 0)
+            return rc;
+        watch_sending(connection);
+    }
+}
+
+static CO int send_batch(struct connection *connection, bool vouching)
 {
     struct batch batch;
     gather(connection, &batch);
     assert(batch.pieces > 0);
-    watchdog_start(&connection->send_stall, connection->service->settings.send_stall_ms * NS_PER_MS,
-                   NBD_PRESSED_STALL_MS * NS_PER_MS);
-    int rc = channel_write(connection->channel, connection->send_pieces, batch.pieces);
+    watch_sending(connection);
+    int rc = send_pieces(connection, batch.pieces, vouching);
     watchdog_stop(&connection->send_stall);
     release_all(&batch.complete);
     return rc;
@@ -157,15 +263,15 @@ CO int reply_send_all(struct connection *connection)
     assert(connection->sender == coroutine_self());
     for (;;) {
         int rc = 0;
-        if (!list_empty(&connection->replies)) {
-            rc = send_batch(connection);
-        } else if (connection->reader == NULL && connection->in_flight == 0) {
+        bool vouching;
+        if (something_may_leave(connection, &vouching))
+            rc = send_batch(connection, vouching);
+        else if (connection->broken || (connection->lost && in_the_middle(connection)))
+            rc = -ESHUTDOWN;
+        else if (connection->reader == NULL && connection->in_flight == 0)
             return 0;
-        } else {
-            connection->sender_idle = true;
-            rc = coroutine_park();
-            connection->sender_idle = false;
-        }
+        else
+            rc = idle(connection);
         if (rc < 0)
             return rc;
     }
@@ -175,4 +281,5 @@ void reply_break(struct connection *connection)
 {
     connection->broken = true;
     release_all(&connection->replies);
+    release_all(&connection->held);
 }

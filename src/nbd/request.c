@@ -22,6 +22,7 @@
 #include "base/memory.h"
 #include "base/mutant.h"
 #include "nbd/connection.h"
+#include "nbd/elders.h"
 #include "nbd/reply.h"
 
 /* ---- the pool ---- */
@@ -43,6 +44,8 @@ CO int request_take(struct connection *connection, uint32_t read_bytes, struct r
         if (rc < 0)
             return rc;
     }
+    if (connection->broken) /* nobody would hear of it */
+        return -ECANCELED;
     struct list *link = list_pop_front(&connection->spare);
     struct request *request;
     if (link != NULL) {
@@ -52,6 +55,7 @@ CO int request_take(struct connection *connection, uint32_t read_bytes, struct r
         request = memory_new(sizeof *request);
         request->connection = connection;
         list_init(&request->link);
+        list_init(&request->in_changes);
         volume_data_init(&request->data);
     }
     request->counted_bytes = read_bytes;
@@ -71,6 +75,7 @@ void request_release(struct request *request)
 {
     struct connection *connection = request->connection;
     assert(connection->in_flight > 0 && connection->bytes_in_flight >= request->counted_bytes);
+    assert(!list_linked(&request->in_changes));
     connection->in_flight--;
     connection->bytes_in_flight -= request->counted_bytes;
     if (request->message != NULL) {
@@ -128,6 +133,12 @@ static const struct command *find_command(uint16_t number)
     return number < NBD_COMMANDS && commands[number].name != NULL ? &commands[number] : NULL;
 }
 
+bool request_changes(uint16_t number)
+{
+    const struct command *command = find_command(number);
+    return command != NULL && command->changes;
+}
+
 int request_check(const struct connection *connection, const struct nbd_request *wire, struct error *error)
 {
     const struct command *command = find_command(wire->command);
@@ -167,6 +178,7 @@ void request_fail(struct request *request, int code, const struct error *error)
 {
     assert(code < 0);
     request->connection->service->counts.errors++;
+    elders_change_ends(request);
     /* What was appended before the failure is no answer. */
     volume_data_clear(&request->data);
     reply_error(request, code, error);
@@ -244,9 +256,10 @@ static CO int work_flush(struct request *request, struct error *error)
     return volume_flush(request->connection->volume, error);
 }
 
-/* The second half of a change that was asked for with FUA. */
+/* After a change: the second half of one that was asked for with FUA. */
 static CO int settle(struct request *request, int code, struct error *error)
 {
+    elders_change_ends(request);
     if (code == 0 && (request->wire.flags & NBD_CMD_FLAG_FUA) != 0)
         return volume_flush(request->connection->volume, error);
     return code;
@@ -282,6 +295,7 @@ static CO void start_flush(struct request *request)
 /* After a change on the reader's stack. */
 static CO void settle_at_once(struct request *request, int code)
 {
+    elders_change_ends(request);
     if (code == 0 && (request->wire.flags & NBD_CMD_FLAG_FUA) != 0 && !MUTANT(fua_forgotten))
         start_flush(request);
     else
@@ -300,10 +314,12 @@ static CO void start_read(struct request *request)
 static CO void start_zero(struct request *request)
 {
     int rc = volume_zero_try(request->connection->volume, request->wire.offset, request->wire.length);
-    if (rc == -EAGAIN)
+    if (rc == -EAGAIN) {
+        elders_change_begins(request);
         hand_over_or_fail(request, "zero", work_zero);
-    else
+    } else {
         settle_at_once(request, rc);
+    }
 }
 
 CO void request_start(struct request *request)
@@ -349,6 +365,7 @@ CO void request_start_write(struct request *request)
         settle_at_once(request, rc);
         return;
     }
+    elders_change_begins(request);
     rc = hand_over(request, "write", work_write);
     if (rc < 0) {
         volume_write_abort(&request->write);

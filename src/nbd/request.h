@@ -11,10 +11,12 @@
 struct connection;
 
 struct request {
-    struct list link; /* in its connection's `spare` or `replies` */
+    struct list link; /* in its connection's `spare`, `replies` or `held` */
     struct connection *connection;
     struct nbd_request wire;
     uint32_t counted_bytes; /* in the connection's bytes_in_flight */
+    uint64_t place;         /* where it begins in the connection's stream */
+    struct list in_changes; /* of its connection, while it waits and will change the disk (elders.c) */
 
     CO int (*work)(struct request *request, struct error *error); /* what its task does */
 
@@ -26,6 +28,7 @@ struct request {
     uint32_t header_length;
     char *message; /* NULL: none */
     uint32_t message_length;
+    bool failed;          /* it is an error */
     bool header_sent;     /* and the message */
     uint32_t pieces_sent; /* of the data */
 };
@@ -39,6 +42,9 @@ void request_free_spare(struct connection *connection); /* when the connection e
 
 /* 0, or -errno with the story: what is wrong with it.  Nothing but the request and the export's properties counts. */
 int request_check(const struct connection *connection, const struct nbd_request *wire, struct error *error);
+
+/* Whether a command, of any kind, would change the disk. */
+bool request_changes(uint16_t command);
 
 /* Carries out a request that passed the check and answers it, at once or from a task; waits while too many tasks are
  * under way.  Not for WRITE and DISC. */

@@ -20,13 +20,24 @@
 
 struct nbd_service;
 
+/* Who may connect to a volume that somebody is connected to (nbd/export.c).  A peer is what struct peer's `identity`
+ * says. */
+enum nbd_sharing {
+    NBD_SHARING_SINGLE, /* nobody */
+    NBD_SHARING_PEER,   /* the same peer */
+    NBD_SHARING_ANY,    /* anybody */
+};
+
 /* All of them have a default and a reason in nbd/limits.h. */
 struct nbd_settings {
     uint64_t default_size;       /* of a volume that is created on first connection */
     bool read_only;              /* every export is */
+    enum nbd_sharing sharing;    /* peer */
     uint64_t handshake_ms;       /* for the whole handshake */
     uint64_t send_stall_ms;      /* a peer that takes nothing of its replies for so long is cut off */
     uint64_t payload_stall_ms;   /* one that sends nothing more of a WRITE's payload likewise */
+    uint64_t elder_stall_ms;     /* a connection that a newer one of its client waits for, and that does nothing */
+    uint64_t elder_wait_ms;      /* the newer one's whole wait for it */
     uint32_t connections;        /* at once, on this shard */
     uint32_t requests_in_flight; /* per connection */
     uint32_t tasks;           /* requests that wait for the store at once, on this shard; a few more per connection */

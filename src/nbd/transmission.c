@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "nbd/connection.h"
+#include "nbd/elders.h"
 #include "nbd/reply.h"
 #include "nbd/request.h"
 #include "rt/loop.h"
@@ -45,6 +46,9 @@ static int end_of_stream(struct connection *connection, ssize_t rc)
         return end_because(connection, "stopped in the middle of a WRITE");
     if (connection->send_stall.bitten)
         return end_because(connection, "did not take its replies");
+    connection_note_error(connection, (int)rc);
+    if (connection->vanished)
+        return end_because(connection, "vanished: it has answered nothing for too long");
     if (rc == 0)
         return end_because(connection, "hung up");
     return end_because(connection, rc == -ECANCELED ? "was cut off" : strerror((int)-rc));
@@ -107,6 +111,7 @@ static CO int receive_payload(struct connection *connection, const struct volume
             return end_of_stream(connection, rc);
         }
         uint32_t more = (size_t)rc < left ? (uint32_t)rc : left;
+        connection->stream_bytes += (size_t)rc;
         connection->received = (uint32_t)((size_t)rc - more);
         done += more;
         watchdog_extend(&connection->payload_stall, more * NS_PER_S / NBD_PAYLOAD_BYTES_LEAST);
@@ -129,6 +134,7 @@ static CO int drop_payload(struct connection *connection, uint32_t length)
         ssize_t rc = channel_read(connection->channel, &piece, 1);
         if (rc <= 0)
             return end_of_stream(connection, rc);
+        connection->stream_bytes += (size_t)rc;
         connection->received = (uint32_t)rc;
     }
 }
@@ -164,15 +170,21 @@ static CO int take_write(struct connection *connection, struct request *request)
     uint64_t began_ns = loop_now_ns(connection->loop);
     connection->large_writes = wire->length >= NBD_LARGE_WRITE_BYTES;
     int rc = volume_write_begin_try(connection->volume, wire->offset, wire->length, write);
-    if (rc == -EAGAIN)
+    if (rc == -EAGAIN) {
+        elders_change_begins(request);
         rc = volume_write_begin(connection->volume, wire->offset, wire->length, write);
-    if (rc < 0)
+    }
+    if (rc < 0) {
+        elders_change_ends(request);
         return refuse(request, rc, NULL);
+    }
     uint32_t done = copy_payload(connection, write);
     if (done < wire->length) {
+        elders_change_begins(request);
         rc = receive_payload(connection, write, done, began_ns);
         if (rc < 0) {
             volume_write_abort(write);
+            elders_change_ends(request);
             request_release(request);
             return rc;
         }
@@ -186,11 +198,17 @@ static CO int take_request(struct connection *connection, const struct nbd_reque
     struct request *request;
     if (wire->command == NBD_CMD_DISC)
         return end_because(connection, "disconnected");
+    uint64_t place = connection_place(connection) - NBD_REQUEST_BYTES;
+    if (place < connection->barrier && request_changes(wire->command)) {
+        connection_supersede(connection);
+        return -EPIPE;
+    }
     int refused = request_check(connection, wire, NULL);
     int rc = request_take(connection, refused == 0 && wire->command == NBD_CMD_READ ? wire->length : 0, &request);
     if (rc < 0)
         return end_of_stream(connection, rc);
     request->wire = *wire;
+    request->place = place;
     if (refused < 0)
         return refuse_misfit(request);
     if (wire->command == NBD_CMD_WRITE && wire->length > 0)
@@ -230,6 +248,7 @@ static CO int receive_some(struct connection *connection)
     ssize_t rc = channel_read(connection->channel, &piece, 1);
     if (rc <= 0)
         return end_of_stream(connection, rc);
+    connection->stream_bytes += (size_t)rc;
     connection->received += (uint32_t)rc;
     return 0;
 }
@@ -237,35 +256,50 @@ static CO int receive_some(struct connection *connection)
 static CO void reader_main(void *arg)
 {
     struct connection *connection = arg;
-    int rc = 0;
+    int rc = receive_some(connection);
+    if (rc == 0)
+        rc = elders_await(connection) < 0 ? end_of_stream(connection, -ECANCELED) : 0;
     while (rc == 0) {
-        rc = receive_some(connection);
+        rc = take_requests(connection);
+        if (!list_empty(&connection->juniors))
+            elders_progress(connection);
         if (rc == 0)
-            rc = take_requests(connection);
+            rc = receive_some(connection);
     }
     connection->reader = NULL;
+    elders_progress(connection);
     reply_wake_sender(connection);
 }
 
 /* ---- the whole ---- */
 
+static const char *end_of_replies(const struct connection *connection)
+{
+    if (connection->send_stall.bitten)
+        return "did not take its replies";
+    return connection->vanished ? "vanished: it took nothing of its replies for too long" : "left without its replies";
+}
+
 CO void transmission_run(struct connection *connection)
 {
     connection_move(connection, CONNECTION_SERVING);
     connection->sender = coroutine_self();
+    /* What the handshake left there is no part of the stream of requests. */
+    connection->taken = connection->received = 0;
     /* An end that is known by now, such as the loss of the volume, came before the first request. */
     if (connection->end == NULL)
         connection->reader = group_spawn(&connection->group, "reader", reader_main, connection);
     int rc = reply_send_all(connection);
     connection_move(connection, CONNECTION_FINISHING);
     if (rc < 0) {
+        connection_note_error(connection, rc);
         if (connection->end == NULL)
-            connection->end = connection->send_stall.bitten ? "did not take its replies" : "left without its replies";
+            connection->end = end_of_replies(connection);
         reply_break(connection);
         channel_shutdown(connection->channel);
         /* Nobody will hear of what is still under way; it must not wait for memory or for the store on that account. */
         group_cancel(&connection->group);
     }
     group_join(&connection->group);
-    assert(connection->reader == NULL && list_empty(&connection->replies));
+    assert(connection->reader == NULL && list_empty(&connection->replies) && list_empty(&connection->held));
 }

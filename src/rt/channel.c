@@ -52,6 +52,34 @@ int channel_write(struct channel *channel, const struct iovec *pieces, int count
     return result;
 }
 
+ssize_t channel_write_some(struct channel *channel, const struct iovec *pieces, int count)
+{
+    assert(coroutine_self() != NULL && coroutine_loop(coroutine_self()) == channel->loop);
+    assert(!channel->writing);
+    assert(count > 0 && total(pieces, count) > 0);
+    channel->writing = true;
+    ssize_t result = channel->ops->write_some(channel, pieces, count);
+    channel->writing = false;
+    assert(result < 0 || (size_t)result <= total(pieces, count));
+    return result;
+}
+
+int channel_wait_end(struct channel *channel)
+{
+    assert(coroutine_self() != NULL && coroutine_loop(coroutine_self()) == channel->loop);
+    assert(!channel->reading);
+    channel->reading = true;
+    int result = channel->ops->wait_end(channel);
+    channel->reading = false;
+    assert(result <= 0);
+    return result;
+}
+
+size_t channel_unread(struct channel *channel)
+{
+    return channel->ops->unread(channel);
+}
+
 void channel_shutdown(struct channel *channel)
 {
     channel->ops->shutdown(channel);

@@ -22,7 +22,8 @@ struct channel;
 struct error;
 struct loop;
 
-/* Who is at the other end. Two connections with equal `identity` come from one client. */
+/* Who is at the other end.  Two connections with equal `identity` come from one client: what vouches best for who it is
+ * stands there, a network address, or on a unix socket the user. */
 #define PEER_TEXT_MAX 128
 struct peer {
     char name[PEER_TEXT_MAX];     /* for people: "127.0.0.1:4711", "unix uid 1000 pid 17" */
@@ -32,6 +33,9 @@ struct peer {
 struct channel_ops {
     ssize_t (*read)(struct channel *channel, const struct iovec *pieces, int count);
     int (*write)(struct channel *channel, const struct iovec *pieces, int count);
+    ssize_t (*write_some)(struct channel *channel, const struct iovec *pieces, int count);
+    int (*wait_end)(struct channel *channel);
+    size_t (*unread)(struct channel *channel);
     void (*shutdown)(struct channel *channel);
     void (*close)(struct channel *channel);
     int (*detach)(struct channel *channel);
@@ -56,6 +60,18 @@ CO int channel_read_full(struct channel *channel, void *bytes, size_t length);
  * error, -ECANCELED too, an unknown part has been sent, and the stream is of no more use. */
 CO int channel_write(struct channel *channel, const struct iovec *pieces, int count);
 
+/* Sends what the peer's side takes at once.  When that is nothing, parks until more may go and returns 0: so that a
+ * caller can look around before each byte that leaves.  Bytes sent (at least one piece must hold any), or -errno as
+ * channel_write(). */
+CO ssize_t channel_write_some(struct channel *channel, const struct iovec *pieces, int count);
+
+/* Parks until the peer has hung up, whatever it sent before, or the connection is broken; reads nothing.  Counts as the
+ * one that reads.  0; -ECANCELED; or another -errno (reset, shut down). */
+CO int channel_wait_end(struct channel *channel);
+
+/* Bytes that have arrived and were not read yet. */
+size_t channel_unread(struct channel *channel);
+
 /* Ends both directions: coroutines parked in read or write, and later calls, get -ESHUTDOWN.
  * From the channel's own thread, at any time. Harmless twice. */
 void channel_shutdown(struct channel *channel);
@@ -69,8 +85,8 @@ int channel_detach(struct channel *channel);
 
 /* ---- sockets (rt/channel_socket.c) ---- */
 
-/* Takes over `fd`, a connected stream socket: sets it non-blocking, TCP_NODELAY, TCP keepalive, and names
- * the peer.  On failure the fd is closed. */
+/* Takes over `fd`, a connected stream socket: sets it non-blocking and TCP_NODELAY, and names the peer.  How a peer
+ * that has vanished is noticed is up to whoever made the socket.  On failure the fd is closed. */
 int channel_socket_new(struct loop *loop, int fd, struct channel **ret_channel, struct error *error);
 
 #endif

@@ -11,8 +11,8 @@
  * it belongs to the receiving node: a paused node receives nothing.
  *
  * States of an end: open; shut (by its owner: EOF follows what was written; the
- * peer's writes fail from then on, a while later); reset (a cut has reached it);
- * closed (the channel is gone).  The connection is freed when both ends are
+ * peer's writes fail from then on, a while later); broken (a cut has reached it,
+ * or it has noticed that the line is dead); closed (the channel is gone).  The connection is freed when both ends are
  * closed and no event of it is pending.  Closing with unread bytes does not
  * reset the peer, as a kernel might.
  *
@@ -44,6 +44,8 @@
 #define SLOW_ONE_IN 32
 /* How long after a cut an end learns of it, at most. */
 #define RESET_NS (UINT64_C(2) * NS_PER_S)
+/* TCP's probes go out at an interval. */
+#define NOTICE_MORE_NS (UINT64_C(10) * NS_PER_S)
 
 struct piece {
     uint64_t arrives_ns;
@@ -68,15 +70,17 @@ struct end {
     struct connection *connection;
     struct pipe *in, *out;
     struct coroutine *reader, *writer; /* parked */
-    bool shut, reset, closed;
+    bool shut, closed;
+    int broken; /* -errno of all that is tried from now on; 0: it is not */
 };
 
 struct connection {
     struct world *world;
     struct end ends[2];
     struct pipe pipes[2];
-    bool cut;
-    int pending; /* events */
+    bool cut;     /* nothing arrives any more */
+    int cut_code; /* what the ends will be told */
+    int pending;  /* events */
 };
 
 static const struct channel_ops sim_channel_ops;
@@ -266,8 +270,8 @@ static ssize_t sim_read(struct channel *channel, const struct iovec *pieces, int
     for (;;) {
         if (self->shut)
             return -ESHUTDOWN;
-        if (self->reset)
-            return -ECONNRESET;
+        if (self->broken != 0)
+            return self->broken;
         if (coroutine_cancelled())
             return -ECANCELED;
         if (pipe->arrived > 0)
@@ -327,20 +331,27 @@ static void fill(struct pipe *pipe, struct rest *rest)
         send_off(pipe, filled);
 }
 
+/* 0, or why nothing can be written. */
+static int writable(const struct end *self)
+{
+    if (self->shut)
+        return -ESHUTDOWN;
+    if (self->broken != 0)
+        return self->broken;
+    if (self->in->ended)
+        return -EPIPE;
+    return coroutine_cancelled() ? -ECANCELED : 0;
+}
+
 static int sim_write(struct channel *channel, const struct iovec *pieces, int count)
 {
     struct end *self = end_of(channel);
     struct pipe *pipe = self->out;
     struct rest rest = { .pieces = pieces, .count = count };
     for (;;) {
-        if (self->shut)
-            return -ESHUTDOWN;
-        if (self->reset)
-            return -ECONNRESET;
-        if (self->in->ended)
-            return -EPIPE;
-        if (coroutine_cancelled())
-            return -ECANCELED;
+        int state = writable(self);
+        if (state != 0)
+            return state;
         fill(pipe, &rest);
         if (rest.count == 0)
             return 0;
@@ -348,6 +359,41 @@ static int sim_write(struct channel *channel, const struct iovec *pieces, int co
         if (result != 0)
             return result;
     }
+}
+
+static ssize_t sim_write_some(struct channel *channel, const struct iovec *pieces, int count)
+{
+    struct end *self = end_of(channel);
+    struct pipe *pipe = self->out;
+    struct rest rest = { .pieces = pieces, .count = count };
+    int state = writable(self);
+    if (state != 0)
+        return state;
+    size_t before = pipe->arrived + pipe->under_way;
+    fill(pipe, &rest);
+    size_t sent = pipe->arrived + pipe->under_way - before;
+    return sent > 0 ? (ssize_t)sent : park(&self->writer);
+}
+
+static int sim_wait_end(struct channel *channel)
+{
+    struct end *self = end_of(channel);
+    for (;;) {
+        if (self->shut)
+            return -ESHUTDOWN;
+        if (self->broken != 0)
+            return self->broken;
+        if (self->in->ended)
+            return 0;
+        int result = park(&self->reader);
+        if (result != 0)
+            return result;
+    }
+}
+
+static size_t sim_unread(struct channel *channel)
+{
+    return end_of(channel)->in->arrived;
 }
 
 static void sim_shutdown(struct channel *channel)
@@ -379,6 +425,9 @@ static int sim_detach(struct channel *channel)
 static const struct channel_ops sim_channel_ops = {
     .read = sim_read,
     .write = sim_write,
+    .write_some = sim_write_some,
+    .wait_end = sim_wait_end,
+    .unread = sim_unread,
     .shutdown = sim_shutdown,
     .close = sim_close,
     .detach = sim_detach,
@@ -409,28 +458,40 @@ void channel_sim_pair(struct loop *a, struct loop *b, struct channel **ret_a, st
     *ret_b = &connection->ends[1].channel;
 }
 
-static void reset_arrives(void *arg)
+static void end_notices(void *arg)
 {
     struct end *end = arg;
     if (!end->closed) {
-        end->reset = true;
+        end->broken = end->connection->cut_code;
         wake(end->reader);
         wake(end->writer);
     }
     event_over(end->connection);
 }
 
-void channel_sim_cut(struct channel *channel)
+/* From now on nothing arrives; each end is told `code` after `least_ns` and up to `more_ns` more. */
+static void break_line(struct connection *connection, int code, uint64_t least_ns, uint64_t more_ns)
 {
-    struct connection *connection = end_of(channel)->connection;
     if (connection->cut)
         return;
     connection->cut = true;
+    connection->cut_code = code;
     for (int i = 0; i < 2; i++) {
         struct end *end = &connection->ends[i];
         if (end->closed)
             continue;
         connection->pending++;
-        loop_sim_after(end->channel.loop, world_random(connection->world, RESET_NS), reset_arrives, end_dropped, end);
+        loop_sim_after(end->channel.loop, least_ns + world_random(connection->world, more_ns), end_notices, end_dropped,
+                       end);
     }
+}
+
+void channel_sim_cut(struct channel *channel)
+{
+    break_line(end_of(channel)->connection, -ECONNRESET, 0, RESET_NS);
+}
+
+void channel_sim_silence(struct channel *channel, uint64_t notice_ns)
+{
+    break_line(end_of(channel)->connection, -ETIMEDOUT, notice_ns, NOTICE_MORE_NS);
 }

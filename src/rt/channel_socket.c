@@ -11,7 +11,7 @@
  * on what it got, and ends only when readiness is reported and nobody waits for
  * it; likewise for writing.
  *
- *     watched    what the poll handle watches: UV_READABLE | UV_WRITABLE
+ *     watched    what the poll handle watches: UV_READABLE | UV_WRITABLE | UV_DISCONNECT
  *     ready      what was last reported and not yet found wrong by EAGAIN
  *
  * The poll handle lives apart from the channel: libuv needs it for a while
@@ -29,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,11 +47,6 @@
 /* Reads in a row without a wait, after which other connections get their turn. */
 #define EAGER_READS 16
 
-/* A dead peer is noticed after 60 + 6 * 10 s of silence. */
-#define KEEPALIVE_IDLE_S 60
-#define KEEPALIVE_INTERVAL_S 10
-#define KEEPALIVE_PROBES 6
-
 struct socket_poll {
     uv_poll_t handle;
     struct socket_channel *channel; /* NULL: closed */
@@ -64,7 +60,8 @@ struct socket_channel {
     int ready;
     int eager;
     bool shut;
-    struct coroutine *reader, *writer; /* parked for readiness */
+    bool full; /* the last write_some() left something over: readiness comes before the next */
+    struct coroutine *reader, *writer, *listener; /* parked for readiness: to read, to write, for the end */
 };
 
 static const struct channel_ops socket_ops;
@@ -98,7 +95,7 @@ static void became_ready(uv_poll_t *handle, int status, int events)
     if (status < 0) {
         /* libuv has stopped the watch; the next system call tells the error. */
         self->watched = 0;
-        events = UV_READABLE | UV_WRITABLE;
+        events = UV_READABLE | UV_WRITABLE | UV_DISCONNECT;
     }
     self->ready |= events;
     int unwanted = 0;
@@ -110,6 +107,10 @@ static void became_ready(uv_poll_t *handle, int status, int events)
         coroutine_wake(self->writer);
     else
         unwanted |= UV_WRITABLE;
+    if (self->listener != NULL && (events & UV_DISCONNECT) != 0)
+        coroutine_wake(self->listener);
+    else
+        unwanted |= UV_DISCONNECT;
     if (self->watched != 0)
         watch(self, self->watched & ~(unwanted & events));
 }
@@ -249,7 +250,48 @@ static int socket_write(struct channel *channel, const struct iovec *pieces, int
     return 0;
 }
 
+static ssize_t socket_write_some(struct channel *channel, const struct iovec *pieces, int count)
+{
+    struct socket_channel *self = socket_of(channel);
+    struct rest rest = { .pieces = pieces, .count = count };
+    while (!self->full) {
+        if (self->shut)
+            return -ESHUTDOWN;
+        if (coroutine_cancelled())
+            return -ECANCELED;
+        size_t asked;
+        ssize_t sent = send_some(self->fd, &rest, &asked);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno != EAGAIN)
+            return -errno;
+        self->full = sent < 0 || (size_t)sent < asked;
+        if (sent > 0)
+            return sent;
+    }
+    int result = wait_ready(self, UV_WRITABLE, &self->writer);
+    self->full = false;
+    return result;
+}
+
 /* ---- ending ---- */
+
+static int socket_wait_end(struct channel *channel)
+{
+    struct socket_channel *self = socket_of(channel);
+    if (self->shut)
+        return -ESHUTDOWN;
+    int result = wait_ready(self, UV_DISCONNECT, &self->listener);
+    if (!self->shut)
+        watch(self, self->watched & ~UV_DISCONNECT);
+    return result;
+}
+
+static size_t socket_unread(struct channel *channel)
+{
+    int bytes = 0;
+    return ioctl(socket_of(channel)->fd, FIONREAD, &bytes) == 0 && bytes > 0 ? (size_t)bytes : 0;
+}
 
 static void poll_closed(uv_handle_t *handle)
 {
@@ -267,6 +309,8 @@ static void socket_shutdown(struct channel *channel)
         coroutine_wake(self->reader);
     if (self->writer != NULL)
         coroutine_wake(self->writer);
+    if (self->listener != NULL)
+        coroutine_wake(self->listener);
 }
 
 static int socket_detach(struct channel *channel)
@@ -288,6 +332,9 @@ static void socket_close(struct channel *channel)
 static const struct channel_ops socket_ops = {
     .read = socket_read,
     .write = socket_write,
+    .write_some = socket_write_some,
+    .wait_end = socket_wait_end,
+    .unread = socket_unread,
     .shutdown = socket_shutdown,
     .close = socket_close,
     .detach = socket_detach,
@@ -345,19 +392,11 @@ static int name_peer(int fd, struct peer *peer, bool *ret_tcp, struct error *err
     return 0;
 }
 
-static void set_option(int fd, int level, int option, int value)
+/* A reply should not wait for the next one. */
+static void send_at_once(int fd)
 {
-    /* A socket that does not know the option works without. */
-    (void)setsockopt(fd, level, option, &value, sizeof value);
-}
-
-static void set_tcp_options(int fd)
-{
-    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
+    int yes = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
 }
 
 int channel_socket_new(struct loop *loop, int fd, struct channel **ret_channel, struct error *error)
@@ -368,7 +407,7 @@ int channel_socket_new(struct loop *loop, int fd, struct channel **ret_channel, 
     if (result != 0)
         goto failed;
     if (tcp)
-        set_tcp_options(fd);
+        send_at_once(fd);
     struct socket_poll *poll = memory_new(sizeof *poll);
     result = uv_poll_init(loop_uv_handle(loop), &poll->handle, fd); /* sets it non-blocking */
     if (result != 0) {

@@ -33,6 +33,8 @@
 #define WALL_START_NS (UINT64_C(1735689600) * NS_PER_S)
 /* Nodes were booted at different times, up to this long ago: no two boot-time clocks agree. */
 #define BOOTED_AGO_NS (UINT64_C(30) * 24 * 3600 * NS_PER_S)
+/* But no less: so far may a clock be set back. */
+#define BOOTED_AGO_LEAST_NS (UINT64_C(24) * 3600 * NS_PER_S)
 /* A turn of the events, for one that yields; without it, who polls would stop the clock. */
 #define YIELD_NS UINT64_C(1000)
 /* Blocking work commonly takes up to the first, and once in WORK_SLOW_ONE_IN up to the second. */
@@ -73,9 +75,11 @@ struct node {
     struct list in_world;
     struct list in_runnable;
     bool paused;
-    int64_t wall_offset_ns;
+    int64_t wall_offset_ns, boottime_offset_ns;
     uint64_t booted_ago_ns;
-    struct event *held; /* fell due while paused */
+    uint64_t paused_ns;      /* when it was */
+    uint64_t stood_still_ns; /* for so long, all in all, was the host suspended: loop_now_ns() does not count it */
+    struct event *held;      /* fell due while paused */
     size_t held_count, held_capacity;
 };
 
@@ -242,6 +246,13 @@ static void enter_ready(struct world *world)
     }
 }
 
+/* When the node's first timer is due by the world's clock. */
+static uint64_t first_due_ns(const struct node *node, const struct timer_entry *first)
+{
+    uint64_t left = UINT64_MAX - first->deadline_ns;
+    return node->stood_still_ns > left ? UINT64_MAX : first->deadline_ns + node->stood_still_ns;
+}
+
 /* The node whose first timer is the earliest of all and earlier than the first event; NULL: none. */
 static struct node *first_timer(struct world *world)
 {
@@ -256,8 +267,9 @@ static struct node *first_timer(struct world *world)
         const struct timer_entry *first = timers_first(&node->loop.timers);
         if (node->paused || first == NULL)
             continue;
-        if (first->deadline_ns < time_ns || (first->deadline_ns == time_ns && first->order < order)) {
-            time_ns = first->deadline_ns;
+        uint64_t due_ns = first_due_ns(node, first);
+        if (due_ns < time_ns || (due_ns == time_ns && first->order < order)) {
+            time_ns = due_ns;
             order = first->order;
             found = node;
         }
@@ -308,7 +320,8 @@ bool world_run(struct world *world, uint64_t until_ns)
         struct node *node = first_timer(world);
         if (node == NULL && world->count == 0)
             return true;
-        uint64_t time_ns = node == NULL ? world->events[0].time_ns : timers_first(&node->loop.timers)->deadline_ns;
+        uint64_t time_ns =
+            node == NULL ? world->events[0].time_ns : first_due_ns(node, timers_first(&node->loop.timers));
         if (time_ns > until_ns) {
             if (world->now_ns < until_ns)
                 world->now_ns = until_ns;
@@ -327,12 +340,13 @@ bool world_run(struct world *world, uint64_t until_ns)
 
 static uint64_t sim_now_ns(struct loop *loop)
 {
-    return node_of(loop)->world->now_ns;
+    return node_of(loop)->world->now_ns - node_of(loop)->stood_still_ns;
 }
 
 static uint64_t sim_boottime_ns(struct loop *loop)
 {
-    return node_of(loop)->world->now_ns + node_of(loop)->booted_ago_ns;
+    const struct node *node = node_of(loop);
+    return node->world->now_ns + node->booted_ago_ns + (uint64_t)node->boottime_offset_ns;
 }
 
 static uint64_t sim_wall_ns(struct loop *loop)
@@ -435,7 +449,7 @@ struct loop *loop_sim_new(struct world *world, const char *name)
     loop_init(&node->loop, &sim_ops, &world->next_order);
     node->world = world;
     node->name = memory_string(name);
-    node->booted_ago_ns = world_random(world, BOOTED_AGO_NS);
+    node->booted_ago_ns = BOOTED_AGO_LEAST_NS + world_random(world, BOOTED_AGO_NS);
     list_init(&node->in_runnable);
     list_push_back(&world->nodes, &node->in_world);
     return &node->loop;
@@ -454,6 +468,8 @@ struct world *loop_sim_world(const struct loop *loop)
 void loop_sim_pause(struct loop *loop)
 {
     struct node *node = node_of(loop);
+    if (!node->paused)
+        node->paused_ns = node->world->now_ns;
     node->paused = true;
     list_remove(&node->in_runnable);
 }
@@ -473,6 +489,19 @@ void loop_sim_resume(struct loop *loop)
     }
     node->held_count = 0;
     make_runnable(node);
+}
+
+void loop_sim_wake(struct loop *loop)
+{
+    struct node *node = node_of(loop);
+    if (node->paused)
+        node->stood_still_ns += node->world->now_ns - node->paused_ns;
+    loop_sim_resume(loop);
+}
+
+void loop_sim_set_boottime_offset(struct loop *loop, int64_t offset_ns)
+{
+    node_of(loop)->boottime_offset_ns = offset_ns;
 }
 
 void loop_sim_set_wall_offset(struct loop *loop, int64_t offset_ns)

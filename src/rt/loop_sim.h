@@ -45,11 +45,20 @@ const char *loop_sim_name(const struct loop *loop);
 struct world *loop_sim_world(const struct loop *loop);
 void loop_sim_pause(struct loop *loop);
 void loop_sim_resume(struct loop *loop);
+/* As resume, but of a host that was suspended as a whole: loop_now_ns() stood still meanwhile, so timers are as far
+ * away as they were. */
+void loop_sim_wake(struct loop *loop);
+/* What the node's clocks show beside the true time.  An offset of the boot-time clock that shrinks makes a clock that
+ * stood still, or lost a pause, as that of a machine that goes on from a snapshot. */
 void loop_sim_set_wall_offset(struct loop *loop, int64_t offset_ns);
+void loop_sim_set_boottime_offset(struct loop *loop, int64_t offset_ns);
 
 /* Two ends of a connection between two nodes. Bytes arrive in order after a random delay, in random
- * pieces. Either end may be cut: what is under way is lost, both see a reset after a while. */
+ * pieces. Either end may be cut: what is under way is lost, both see a reset after a while.  Or the line falls silent:
+ * what is under way is lost, and each end gets -ETIMEDOUT `notice_ns` later, or up to 10 s after that, as TCP's
+ * probes of a peer that has vanished do it. */
 void channel_sim_pair(struct loop *a, struct loop *b, struct channel **ret_a, struct channel **ret_b);
 void channel_sim_cut(struct channel *channel);
+void channel_sim_silence(struct channel *channel, uint64_t notice_ns);
 
 #endif

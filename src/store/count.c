@@ -69,6 +69,11 @@ static int count_list(struct store *store, const char *prefix, const char *after
     return tally(count, store_list(count->inner, prefix, after, limit, ret_listing, error));
 }
 
+static uint64_t count_date_ms(struct store *store)
+{
+    return store_date_ms(count_of(store)->inner);
+}
+
 static void count_describe(struct store *store, char *ret_text, size_t capacity)
 {
     store_describe(count_of(store)->inner, ret_text, capacity);
@@ -87,6 +92,7 @@ static const struct store_ops count_ops = {
     .put = count_put,
     .delete = count_delete,
     .list = count_list,
+    .date_ms = count_date_ms,
     .describe = count_describe,
     .close = count_close,
 };

@@ -35,6 +35,7 @@ struct fault {
     struct store *inner;
     struct fault_settings settings;
     uint64_t made;       /* requests so far */
+    uint64_t date_ms;    /* the latest that an answer bore */
     struct list waiting; /* requests whose callers wait */
     struct list scripts;
     size_t requests; /* not yet freed */
@@ -63,6 +64,7 @@ struct request {
     struct list link; /* waiting */
     struct waitq answer;
     bool answered;
+    uint64_t date_ms;      /* that the answer bears */
     bool dropped;          /* was on its way when the connection was cut, and is lost */
     unsigned users;        /* the caller, and events */
     struct script *script; /* owned; NULL: left to chance */
@@ -187,6 +189,9 @@ static void call_script(struct request *request)
 static void answer(void *arg)
 {
     struct request *request = arg;
+    struct fault *fault = request->fault;
+    if (request->date_ms > fault->date_ms && !fault->cut)
+        fault->date_ms = request->date_ms;
     if (!request->answered) {
         request->answered = true;
         waitq_wake_all(&request->answer);
@@ -221,6 +226,7 @@ static void land(void *arg)
     struct fault *fault = request->fault;
     if (!request->dropped) {
         apply(request, &request->outcome);
+        request->date_ms = store_date_ms(fault->inner);
         schedule(request, draw(fault, &fault->settings.way_back), answer);
         call_script(request);
     }
@@ -336,8 +342,9 @@ static struct script *take_script(struct fault *fault, uint64_t number)
     return NULL;
 }
 
-/* Until there is an answer: 0, its outcome in `request`; or the caller must leave without: -errno. */
-CO static int ask(struct request *request, struct error *error)
+/* Until there is an answer: 0, its outcome in `request`; or the caller must leave without: -errno.  attempt_ms as in
+ * store.h. */
+CO static int ask(struct request *request, uint64_t attempt_ms, struct error *error)
 {
     struct fault *fault = request->fault;
     const char *verb = verb_names[request->verb];
@@ -349,8 +356,10 @@ CO static int ask(struct request *request, struct error *error)
     }
     list_push_back(&fault->waiting, &request->link);
     int failed = 0;
+    uint64_t deadline_ns =
+        attempt_ms == 0 ? UINT64_MAX : loop_now_ns(coroutine_loop(coroutine_self())) + attempt_ms * NS_PER_MS;
     while (!request->answered && !fault->cut && failed == 0)
-        failed = waitq_wait(&request->answer);
+        failed = waitq_wait_until(&request->answer, deadline_ns);
     list_remove(&request->link);
     if (fault->cut)
         return error_set_errno(error, ENETDOWN, "%s %s", verb, request->key);
@@ -385,7 +394,7 @@ static int fault_get(struct store *store, const struct store_get *get, struct st
     request->offset = get->offset;
     for (int i = 0; i < get->count; i++)
         request->length += get->pieces[i].iov_len;
-    int failed = ask(request, error);
+    int failed = ask(request, get->attempt_ms, error);
     struct outcome *outcome = &request->outcome;
     if (failed == 0 && outcome->failed == 0) {
         if (request->fate == FAULT_SHORT)
@@ -412,7 +421,7 @@ static int fault_put(struct store *store, const struct store_put *put, char ret_
     request->condition = put->condition;
     if (put->condition == STORE_MATCHES)
         memcpy(request->etag, put->etag, strlen(put->etag) + 1);
-    int failed = ask(request, error);
+    int failed = ask(request, put->attempt_ms, error);
     if (failed == 0 && request->outcome.failed == 0 && ret_etag != NULL)
         memcpy(ret_etag, request->outcome.etag, STORE_ETAG_MAX);
     return leave(request, failed, error);
@@ -421,7 +430,7 @@ static int fault_put(struct store *store, const struct store_put *put, char ret_
 static int fault_delete(struct store *store, const char *key, struct error *error)
 {
     struct request *request = request_new(fault_of(store), VERB_DELETE, key);
-    int failed = ask(request, error);
+    int failed = ask(request, 0, error);
     return leave(request, failed, error);
 }
 
@@ -431,12 +440,17 @@ static int fault_list(struct store *store, const char *prefix, const char *after
     struct request *request = request_new(fault_of(store), VERB_LIST, prefix);
     request->after = memory_string(after);
     request->limit = limit;
-    int failed = ask(request, error);
+    int failed = ask(request, 0, error);
     if (failed == 0 && request->outcome.failed == 0) {
         *ret_listing = request->outcome.listing;
         request->outcome.listing = (struct store_listing){ 0 };
     }
     return leave(request, failed, error);
+}
+
+static uint64_t fault_date_ms(struct store *store)
+{
+    return fault_of(store)->date_ms;
 }
 
 static void fault_describe(struct store *store, char *ret_text, size_t capacity)
@@ -459,6 +473,7 @@ static const struct store_ops fault_ops = {
     .put = fault_put,
     .delete = fault_delete,
     .list = fault_list,
+    .date_ms = fault_date_ms,
     .describe = fault_describe,
     .close = fault_close,
 };

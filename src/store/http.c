@@ -1,6 +1,7 @@
 /* The HTTP client of a shard: libcurl's multi interface, driven by our loop.
  *
- *     http_perform()   takes a turn (connections_max at once, in order of arrival), hands a transfer to libcurl, parks
+ *     http_perform()   takes a turn (connections_max at once, in order of arrival; those that stand apart need none),
+ *                      hands a transfer to libcurl, parks
  *     libcurl          says which sockets to watch (watch_socket) and when to be called at the latest (set_alarm)
  *     drive()          on the loop's own stack: lets libcurl act, then takes the ended transfers out and wakes
  *                      their coroutines
@@ -49,6 +50,7 @@ struct http {
     char *ca_file;
     uint64_t idle_ms, silence_ms;
     uint64_t busy, busy_max; /* transfers under way */
+    uint64_t apart;          /* and beside them */
     struct waitq turns;
     struct list spare; /* transfers to be used again */
 };
@@ -263,6 +265,12 @@ int http_perform(struct http *http, const struct http_request *request, struct h
                  struct error *error)
 {
     assert(coroutine_self() != NULL && coroutine_loop(coroutine_self()) == http->loop);
+    if (request->apart) {
+        http->apart++;
+        int done = perform(http, request, ret_response, error);
+        http->apart--;
+        return done;
+    }
     int result = turn_take(http, request->deadline_ns);
     if (result == -ECANCELED)
         return error_set(error, ECANCELED, "%s: cancelled", request->method);
@@ -354,7 +362,7 @@ void http_free(struct http *http)
 {
     if (http == NULL)
         return;
-    assert(http->busy == 0 && waitq_empty(&http->turns));
+    assert(http->busy == 0 && http->apart == 0 && waitq_empty(&http->turns));
     for (struct list *node; (node = list_pop_front(&http->spare)) != NULL;)
         transfer_free(container_of(node, struct transfer, link));
     curl_multi_cleanup(http->multi);

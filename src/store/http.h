@@ -2,7 +2,8 @@
  *
  * One struct http per shard holds the connections that are kept alive.  A call
  * parks until the answer is complete; any number may be under way at once, of
- * which `connections_max` have a connection and the rest wait in order.  Bodies
+ * which `connections_max` have a connection and the rest wait in order, but for
+ * those that are said to stand apart.  Bodies
  * are sent from where they lie, and answers to ranged GETs are received where
  * they belong.
  *
@@ -60,7 +61,8 @@ struct http_request {
     uint64_t connect_timeout_ms; /* including name look-up and TLS */
     uint64_t deadline_ns;        /* of loop_now_ns(), for the whole attempt; UINT64_MAX: none */
     bool fresh;                  /* on a new connection, closed afterwards */
-    bool direct;                 /* past any proxy: to an address that means this host's own surroundings */
+    bool apart;  /* one of few that must not wait for others: it counts for nothing in connections_max */
+    bool direct; /* past any proxy: to an address that means this host's own surroundings */
 };
 
 /* Headers that are too long for their field, unreadable, or given twice and not the same, count as absent. */

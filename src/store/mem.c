@@ -31,6 +31,8 @@ struct mem {
     struct object **objects; /* sorted by key */
     size_t count, capacity;
     size_t users; /* stores open over it */
+    uint64_t (*date_ms)(void *arg);
+    void *date_arg;
 };
 
 struct mem_store {
@@ -184,6 +186,12 @@ static int mem_list(struct store *store, const char *prefix, const char *after, 
     return 0;
 }
 
+static uint64_t mem_date_ms(struct store *store)
+{
+    struct mem *mem = mem_of(store);
+    return mem->date_ms == NULL ? 0 : mem->date_ms(mem->date_arg);
+}
+
 static void mem_describe(struct store *store, char *ret_text, size_t capacity)
 {
     snprintf(ret_text, capacity, "memory");
@@ -202,6 +210,7 @@ static const struct store_ops mem_ops = {
     .put = mem_put,
     .delete = mem_delete,
     .list = mem_list,
+    .date_ms = mem_date_ms,
     .describe = mem_describe,
     .close = mem_close,
 };
@@ -220,6 +229,12 @@ void mem_free(struct mem *mem)
         object_free(mem->objects[i]);
     free(mem->objects);
     free(mem);
+}
+
+void mem_set_clock(struct mem *mem, uint64_t (*date_ms)(void *arg), void *arg)
+{
+    mem->date_ms = date_ms;
+    mem->date_arg = arg;
 }
 
 struct store *store_mem_open(struct mem *mem)

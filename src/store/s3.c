@@ -36,10 +36,15 @@ static void s3_describe(struct store *store, char *ret_text, size_t capacity)
              place->prefix, place->scheme, place->authority);
 }
 
+static uint64_t s3_date_ms(struct store *store)
+{
+    return s3_of(store)->date_ms;
+}
+
 static void s3_close(struct store *store)
 {
     struct s3 *s3 = s3_of(store);
-    assert(s3->uploads.used == 0 && s3->reads.used == 0);
+    assert(s3->uploads.used == 0 && s3->reads.used == 0 && s3->hashers.used == 0);
     credential_chain_close(s3->credentials);
     http_free(s3->http);
     s3_place_free(&s3->place);
@@ -55,6 +60,7 @@ static const struct store_ops s3_ops = {
     .put = s3_put,
     .delete = s3_delete,
     .list = s3_list,
+    .date_ms = s3_date_ms,
     .describe = s3_describe,
     .close = s3_close,
 };
@@ -93,6 +99,7 @@ int s3_open(struct loop *loop, const struct s3_setup *setup, struct store **ret_
     s3->budget.tokens = S3_BUDGET_TOKENS;
     s3_slots_init(&s3->uploads, setup->uploads);
     s3_slots_init(&s3->reads, setup->reads);
+    s3_slots_init(&s3->hashers, S3_HASHERS);
     const struct http_setup http = { .ca_file = setup->ca_file,
                                      .connections_max = setup->uploads + setup->reads + S3_URGENT_CONNECTIONS,
                                      .idle_ms = S3_IDLE_MS,

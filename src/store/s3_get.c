@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "rt/loop.h"
 #include "store/s3_internal.h"
 #include "store/s3_xml.h"
 
@@ -109,14 +110,21 @@ static struct s3_call call_for(const struct s3 *s3, const char *method, const ch
                              .class = S3_CLASS_NONE };
 }
 
-/* Size and ETag. *ret_answer: S3_ABSENT where it is gone. */
-static void head(struct s3 *s3, const char *key, uint64_t deadline_ns, struct s3_answer *ret_answer)
+/* Who limits the time does not wait for others. */
+static struct s3_slots *slots_for(struct s3 *s3, const struct store_get *get)
 {
-    struct s3_call call = call_for(s3, "HEAD", key);
+    return get->attempt_ms > 0 ? NULL : &s3->reads;
+}
+
+/* Size and ETag. *ret_answer: S3_ABSENT where it is gone. */
+static void head(struct s3 *s3, const struct store_get *get, uint64_t deadline_ns, struct s3_answer *ret_answer)
+{
+    struct s3_call call = call_for(s3, "HEAD", get->key);
     call.judge = judge_head;
     call.deadline_ns = deadline_ns;
-    s3_hash_payload(s3, &call);
-    s3_try(s3, &s3->reads, &call, ret_answer);
+    call.apart = get->attempt_ms > 0;
+    s3_hash_payload(s3, &call, false);
+    s3_try(s3, slots_for(s3, get), &call, ret_answer);
 }
 
 static enum s3_class class_of(uint64_t wanted)
@@ -136,7 +144,7 @@ static int get_nothing(struct s3 *s3, const struct store_get *get, uint64_t dead
                        struct error *error)
 {
     struct s3_answer answer;
-    head(s3, get->key, deadline_ns, &answer);
+    head(s3, get, deadline_ns, &answer);
     int failed = 0;
     bool done = answer.outcome == S3_DONE;
     if (answer.outcome == S3_ABSENT || (done && answer.response.length > get->offset)) {
@@ -167,9 +175,10 @@ static int get_range(struct s3 *s3, const struct store_get *get, uint64_t wanted
     call.class = class_of(wanted);
     call.hedge = true;
     call.judge = judge_get;
-    s3_hash_payload(s3, &call);
+    call.apart = get->attempt_ms > 0;
+    s3_hash_payload(s3, &call, false);
     struct s3_answer answer;
-    s3_try(s3, &s3->reads, &call, &answer);
+    s3_try(s3, slots_for(s3, get), &call, &answer);
     const struct http_response *response = &answer.response;
     int failed = 0;
     if (answer.outcome == S3_DONE) {
@@ -186,7 +195,8 @@ static int get_range(struct s3 *s3, const struct store_get *get, uint64_t wanted
 int s3_get(struct store *store, const struct store_get *get, struct store_got *ret_got, struct error *error)
 {
     struct s3 *s3 = s3_of(store);
-    uint64_t deadline_ns = s3_read_deadline_ns(s3);
+    uint64_t deadline_ns =
+        get->attempt_ms > 0 ? loop_now_ns(s3->loop) + get->attempt_ms * NS_PER_MS : s3_read_deadline_ns(s3);
     uint64_t wanted = pieces_length(get->pieces, get->count);
     /* Asking for nothing still asks whether it is there: for one byte, of which nothing is said. */
     char aside;

@@ -43,6 +43,9 @@
 #define S3_ERROR_BYTES_MAX ((size_t)64 << 10)
 /* Above this SHA-256 takes longer than the way to a worker thread and back. */
 #define S3_HASH_INLINE_BYTES ((uint64_t)64 << 10)
+/* Uploads of a shard whose payload is being hashed.  Two worker threads hash more than 20 Gbit/s; with more of them at
+ * once, all the uploads would start late instead of the first ones early, and the shard itself would be held up. */
+#define S3_HASHERS 2u
 
 /* ---- outcomes (store/s3_classify.c) ---- */
 
@@ -129,11 +132,12 @@ struct s3 {
     bool patient;
     struct sigv4_key signing_key;
     int64_t clock_skew_s;   /* of the last Date */
+    uint64_t date_ms;       /* the latest of all; 0: none has come yet */
     int64_t signing_skew_s; /* added to our clock in signatures: only since the store has refused that clock */
     enum s3_etag_form etag_form;
     char server[64];
 
-    struct s3_slots uploads, reads;
+    struct s3_slots uploads, reads, hashers;
     struct s3_budget budget;
     struct s3_health health;
     uint32_t throttles;    /* puts throttled in a row */
@@ -169,6 +173,7 @@ struct s3_call {
     uint64_t slowest;     /* bytes a second, of an attempt that is not given up */
     enum s3_class class;
     bool hedge; /* may be sent twice */
+    bool apart; /* as http_request.apart */
     /* Looks at an answer 2xx, and makes s3_answer_damaged() of one that is not as it should be.  May be NULL.  If it
      * takes something out of a good one, nothing follows that: a good answer is the last. */
     void (*judge)(const struct s3_call *call, struct s3_answer *answer);
@@ -186,7 +191,7 @@ struct s3_answer {
     bool sent;
 };
 
-CO void s3_hash_payload(struct s3 *s3, struct s3_call *call);
+CO void s3_hash_payload(struct s3 *s3, struct s3_call *call, bool urgent);
 /* Fills *ret_answer, whatever happens; s3_answer_free() it.  One more, and no more than one, is sent where the first
  * was refused for credentials or a clock that could be corrected: such a refusal changes nothing. */
 CO void s3_attempt(struct s3 *s3, const struct s3_call *call, struct s3_answer *ret_answer);

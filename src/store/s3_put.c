@@ -59,6 +59,10 @@ static struct s3_call call_for(struct s3 *s3, const struct store_put *put)
     for (int i = 0; i < put->count; i++)
         call.size += put->pieces[i].iov_len;
     call.class = class_of(call.size);
+    if (put->attempt_ms > 0) {
+        call.deadline_ns = loop_now_ns(s3->loop) + put->attempt_ms * NS_PER_MS;
+        call.apart = true;
+    }
     /* Unless it is just this that is too short here. */
     if (put->urgent && !s3->urgent_timed_out && call.connect_timeout_ms > S3_URGENT_CONNECT_MS)
         call.connect_timeout_ms = S3_URGENT_CONNECT_MS;
@@ -67,7 +71,7 @@ static struct s3_call call_for(struct s3 *s3, const struct store_put *put)
 
 static struct s3_slots *slots_for(struct s3 *s3, const struct store_put *put)
 {
-    return put->urgent ? NULL : &s3->uploads;
+    return put->urgent || put->attempt_ms > 0 ? NULL : &s3->uploads;
 }
 
 /* ---- the form of ETags ---- */
@@ -91,7 +95,7 @@ static const char *condition_etag(const char *etag, bool bare, char text[STORE_E
 /* Whether the object has exactly this ETag now: 0 and *ret_same, or why that is not known. */
 static int look(struct s3 *s3, const struct store_put *put, bool *ret_same, struct error *error)
 {
-    const struct store_get get = { .key = put->key };
+    const struct store_get get = { .key = put->key, .attempt_ms = put->attempt_ms };
     struct store_got got;
     int failed = s3_get(&s3->store, &get, &got, error);
     *ret_same = failed == 0 && strcmp(got.etag, put->etag) == 0;
@@ -151,7 +155,7 @@ static int conclude(struct s3 *s3, const struct store_put *put, const struct s3_
         return error_set(error, EEXIST, "put %s: it exists already", put->key);
     if ((outcome == S3_EXISTS && put->condition == STORE_MATCHES) || absent)
         return error_set(error, ESTALE, "put %s: the object has %s", put->key, absent ? "gone" : "changed");
-    if (outcome == S3_THROTTLED)
+    if (outcome == S3_THROTTLED && put->attempt_ms == 0) /* who limits attempts paces them himself */
         honour_throttling(s3, answer);
     error_copy(error, &answer->error);
     int code = answer->error.code;
@@ -168,7 +172,7 @@ int s3_put(struct store *store, const struct store_put *put, char ret_etag[STORE
     struct s3 *s3 = s3_of(store);
     struct s3_call call = call_for(s3, put);
     struct s3_answer answer;
-    s3_hash_payload(s3, &call);
+    s3_hash_payload(s3, &call, put->urgent);
     switch (put->condition) {
     case STORE_ABSENT:
         call.headers[0] = (struct http_header){ "if-none-match", "*" };
@@ -201,7 +205,7 @@ int s3_delete(struct store *store, const char *key, struct error *error)
                             .slowest = S3_SLOWEST_READ,
                             .class = S3_CLASS_NONE };
     struct s3_answer answer;
-    s3_hash_payload(s3, &call);
+    s3_hash_payload(s3, &call, false);
     s3_try(s3, &s3->reads, &call, &answer);
     int failed = 0;
     if (answer.outcome != S3_DONE && answer.outcome != S3_ABSENT) {

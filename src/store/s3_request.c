@@ -67,7 +67,16 @@ static void hash_on_thread(void *arg)
     sigv4_hash(hashing->pieces, hashing->count, hashing->hash);
 }
 
-void s3_hash_payload(struct s3 *s3, struct s3_call *call)
+static void hash_in_turn(struct s3 *s3, struct hashing *hashing)
+{
+    /* Not even a cancel keeps it from hashing: whoever is cancelled will not send it. */
+    bool entered = s3_slots_enter(&s3->hashers, UINT64_MAX) == 0;
+    loop_work(s3->loop, hash_on_thread, hashing);
+    if (entered)
+        s3_slots_leave(&s3->hashers);
+}
+
+void s3_hash_payload(struct s3 *s3, struct s3_call *call, bool urgent)
 {
     uint64_t length = 0;
     for (int i = 0; i < call->body_count; i++)
@@ -78,10 +87,12 @@ void s3_hash_payload(struct s3 *s3, struct s3_call *call)
      * none. */
     if (s3->place.aws && strcmp(s3->place.scheme, "https") == 0)
         memcpy(call->payload_hash, SIGV4_UNSIGNED, sizeof SIGV4_UNSIGNED);
-    else if (length > S3_HASH_INLINE_BYTES)
+    else if (length <= S3_HASH_INLINE_BYTES)
+        hash_on_thread(&hashing);
+    else if (urgent)
         loop_work(s3->loop, hash_on_thread, &hashing);
     else
-        hash_on_thread(&hashing);
+        hash_in_turn(s3, &hashing);
 }
 
 /* ---- sending ---- */
@@ -147,6 +158,7 @@ static void prepare(struct s3 *s3, const struct s3_call *call, const struct cred
     wire->request.body_max = call->body_max;
     wire->request.connect_timeout_ms = call->connect_timeout_ms;
     wire->request.deadline_ns = attempt_deadline_ns(s3, call);
+    wire->request.apart = call->apart;
     /* After silence the connections that are open are not to be trusted. */
     wire->request.fresh = s3->health.timed_out;
     sign(s3, call, credentials, wire);
@@ -236,6 +248,8 @@ static void read_answer(struct s3 *s3, const struct s3_call *call, struct s3_ans
     const struct http_response *response = &answer->response;
     if (response->date_s != 0)
         s3->clock_skew_s = (int64_t)response->date_s - wall_s(s3);
+    if (response->date_s * 1000 > s3->date_ms)
+        s3->date_ms = response->date_s * 1000;
     if (response->server[0] != '\0')
         memcpy(s3->server, response->server, sizeof s3->server);
     struct s3_error told = { 0 };

@@ -81,13 +81,19 @@ int store_get(struct store *store, const struct store_get *get, struct store_got
 int store_get_whole(struct store *store, const char *key, size_t max, uint8_t **ret_bytes, size_t *ret_length,
                     char ret_etag[STORE_ETAG_MAX], struct error *error)
 {
+    return store_get_whole_urgent(store, key, max, 0, ret_bytes, ret_length, ret_etag, error);
+}
+
+int store_get_whole_urgent(struct store *store, const char *key, size_t max, uint64_t attempt_ms, uint8_t **ret_bytes,
+                           size_t *ret_length, char ret_etag[STORE_ETAG_MAX], struct error *error)
+{
     assert(max <= STORE_OBJECT_MAX);
     /* One get must deliver it all: two could see two different objects under the key. */
     size_t capacity = max < WHOLE_FIRST_BYTES ? max : WHOLE_FIRST_BYTES;
     for (;;) {
         uint8_t *bytes = memory_resize(NULL, capacity, 1);
         struct iovec piece = { .iov_base = bytes, .iov_len = capacity };
-        struct store_get get = { .key = key, .offset = 0, .pieces = &piece, .count = 1 };
+        struct store_get get = { .key = key, .offset = 0, .pieces = &piece, .count = 1, .attempt_ms = attempt_ms };
         struct store_got got;
         int failed = store_get(store, &get, &got, error);
         if (failed == 0 && got.size <= capacity) {
@@ -180,6 +186,11 @@ void store_listing_free(struct store_listing *listing)
         free(listing->entries[i].key);
     free(listing->entries);
     *listing = (struct store_listing){ 0 };
+}
+
+uint64_t store_date_ms(struct store *store)
+{
+    return store->ops->date_ms(store);
 }
 
 void store_describe(struct store *store, char *ret_text, size_t capacity)

@@ -46,6 +46,10 @@ struct store_put {
     enum store_condition condition;
     const char *etag; /* with STORE_MATCHES */
     bool urgent;      /* somebody waits for it: it does not queue behind others (commits, the register) */
+    /* Its outcome is unknown to the caller (-ETIMEDOUT) when there is none after so long, and nothing else makes it
+     * wait: neither other requests nor what the store asks for.  0: as long as the store thinks fit.  A store whose
+     * requests cannot hang need not look at it. */
+    uint64_t attempt_ms;
 };
 
 struct store_get {
@@ -53,6 +57,7 @@ struct store_get {
     uint64_t offset;
     const struct iovec *pieces; /* the destination; its sum is how much is wanted */
     int count;
+    uint64_t attempt_ms; /* as store_put.attempt_ms; above 0 it is urgent, too */
 };
 
 struct store_got {
@@ -87,6 +92,7 @@ struct store_ops {
     int (*delete)(struct store *store, const char *key, struct error *error);
     int (*list)(struct store *store, const char *prefix, const char *after, size_t limit,
                 struct store_listing *ret_listing, struct error *error);
+    uint64_t (*date_ms)(struct store *store);
     void (*describe)(struct store *store, char *ret_text, size_t capacity);
     void (*close)(struct store *store);
 };
@@ -101,6 +107,10 @@ CO int store_get(struct store *store, const struct store_get *get, struct store_
 /* A whole object of at most `max` bytes (-EFBIG beyond) into memory of its own; the caller frees *ret_bytes. */
 CO int store_get_whole(struct store *store, const char *key, size_t max, uint8_t **ret_bytes, size_t *ret_length,
                        char ret_etag[STORE_ETAG_MAX], struct error *error);
+/* The same for somebody who waits: with attempt_ms above 0 as in struct store_get. */
+CO int store_get_whole_urgent(struct store *store, const char *key, size_t max, uint64_t attempt_ms,
+                              uint8_t **ret_bytes, size_t *ret_length, char ret_etag[STORE_ETAG_MAX],
+                              struct error *error);
 
 /* ret_etag may be NULL. */
 CO int store_put(struct store *store, const struct store_put *put, char ret_etag[STORE_ETAG_MAX], struct error *error);
@@ -113,6 +123,11 @@ CO int store_delete(struct store *store, const char *key, struct error *error);
 CO int store_list(struct store *store, const char *prefix, const char *after, size_t limit,
                   struct store_listing *ret_listing, struct error *error);
 void store_listing_free(struct store_listing *listing);
+
+/* The store's own clock as far as it is known: the latest date that any of its answers bore, in ms since 1970; 0: none,
+ * or it has no clock but ours.  It may stand up to a second behind what the clock showed when that answer was made
+ * (HTTP's Date has whole seconds), and however much further behind by now.  Never goes back.  Cheap. */
+uint64_t store_date_ms(struct store *store);
 
 /* "directory /var/lib/cairn", for messages. */
 void store_describe(struct store *store, char *ret_text, size_t capacity);
@@ -131,6 +146,8 @@ struct mem;
 struct mem *mem_new(void);
 void mem_free(struct mem *mem);
 struct store *store_mem_open(struct mem *mem);
+/* What its store_date_ms() says; NULL, as at first: 0. */
+void mem_set_clock(struct mem *mem, uint64_t (*date_ms)(void *arg), void *arg);
 
 /* ---- wrappers (and store/fault.h, for the simulator) ---- */
 

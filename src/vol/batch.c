@@ -44,11 +44,16 @@ void batch_free(struct batch *batch)
     free(batch);
 }
 
-bool batch_full(const struct batch *batch, uint64_t room)
+bool batch_ordered(const struct batch *batch)
+{
+    return batch->in_order >= batch->page_count / 2;
+}
+
+bool batch_full(const struct batch *batch, uint64_t room, uint32_t ordered)
 {
     if (batch->zeroes.count >= BATCH_EXTENTS || batch->page_count >= room)
         return true;
-    return batch->page_count >= BATCH_EXTENTS && batch->in_order >= batch->page_count / 2;
+    return batch->page_count >= ordered && batch_ordered(batch);
 }
 
 bool batch_empty(const struct batch *batch)
@@ -163,7 +168,7 @@ void batch_seal(struct batch *batch)
 struct batch *batch_cut(struct batch *batch, uint32_t most)
 {
     assert(batch->state == BATCH_SEALED && most > 0);
-    uint32_t kept = batch->zeroes.count < BATCH_EXTENTS ? BATCH_EXTENTS - batch->zeroes.count : 0;
+    uint32_t kept = batch->zeroes.count < BATCH_EXTENTS_MOST ? BATCH_EXTENTS_MOST - batch->zeroes.count : 0;
     if (kept > most)
         kept = most;
     if (batch->page_count <= kept)

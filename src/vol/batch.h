@@ -8,7 +8,8 @@
  * page written again while the batch is open replaces the older one, which then
  * never reaches the store.  A zeroed range takes its pages out and is
  * remembered; so inside a batch zero ranges apply first, then pages.  Once
- * sealed nothing in it changes.
+ * sealed nothing in it changes, except that the end of it may be cut off, into
+ * a batch that follows it, before it is uploaded.
  *
  * How long a batch stays open is a bet on whether its pages are written again.
  * What is written in order hardly ever is: such a batch is full as soon as it
@@ -32,6 +33,9 @@
 /* Pages and zero ranges of a sealed batch: 2,048 pages make a data object of 8 MiB, the size from which S3 gains
  * nothing more from larger objects. An open batch that grew larger is cut into several. */
 #define BATCH_EXTENTS 2048u
+/* The same of one that was written in order, when there is much of that (vol/commit.c): fewer requests. As large as an
+ * object may be, with a header for each page. */
+#define BATCH_EXTENTS_MOST 3840u
 /* The most that an open batch grows to, for pages that may be written again: 512 MiB, sorted in about ten milliseconds.
  */
 #define BATCH_OPEN_PAGES_MAX 131072u
@@ -69,8 +73,10 @@ struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t numbe
 /* Drops pages and charge; the caller has taken it out of its list. */
 void batch_free(struct batch *batch);
 
-/* `room`: pages that it may grow to if they are likely to be written again. */
-bool batch_full(const struct batch *batch, uint64_t room);
+/* Whether it was mostly written in order. */
+bool batch_ordered(const struct batch *batch);
+/* `room`: pages that it may grow to if they are likely to be written again; `ordered`: if they are not. */
+bool batch_full(const struct batch *batch, uint64_t room, uint32_t ordered);
 bool batch_empty(const struct batch *batch);
 
 /* Takes over one reference of `page` and its charge of PAGE_BYTES. page->number is set. */
@@ -80,7 +86,7 @@ void batch_remove(struct batch *batch, struct page *page);
 /* The range reads as zero; the caller has removed its pages. Charges what it adds even over the limit. */
 void batch_zero(struct batch *batch, uint64_t first, uint64_t past);
 void batch_seal(struct batch *batch);
-/* Of a sealed batch: cuts off what is beyond `most` pages, and beyond BATCH_EXTENTS, into a new one with the next
+/* Of a sealed batch: cuts off what is beyond `most` pages, and beyond BATCH_EXTENTS_MOST, into a new one with the next
  * number; NULL: nothing is. */
 struct batch *batch_cut(struct batch *batch, uint32_t most);
 

@@ -10,6 +10,13 @@
  *
  * The rest, and whatever of this is not in use, is cache.
  *
+ * Leaves of the maps are charged to the pool: an eighth of the share, divided
+ * among the volumes that are open.  Leaves that wait for a checkpoint, at most
+ * half of that before commits wait, cannot be evicted, nor can what a checkpoint
+ * has laid out; both come back without needing memory that others hold, and so do
+ * uncommitted pages.  So whoever waits in the pool gets his turn.  The levels
+ * above the leaves stand outside the limit: 4 MiB for 1 TiB of disk.
+ *
  * More takes effect at once.  Less must come in this order: first the gates
  * close, while the pool keeps its limit, so that all who were let in by the old
  * measure come to their end by it; when they have, the pool's limit falls and
@@ -19,8 +26,14 @@
 
 #include "vol/internal.h"
 
+/* A shard of 512 MiB has 64 MiB for leaves: 1 TiB written in order, or 30 GiB written in single pages. */
+#define MAP_SHARE 8u
+#define MAP_BYTES_LEAST (UINT64_C(8) << 20)
+/* Of each volume, however many there are: with less it would make checkpoints all the time. */
+#define MAP_VOLUME_LEAST (UINT64_C(1) << 20)
+
 struct budget {
-    uint64_t dirty, reply, fetch;
+    uint64_t dirty, reply, fetch, map;
 };
 
 /* The write buffer was set for a certain share, and keeps its proportion to it: so the shards of a server together
@@ -30,9 +43,13 @@ static struct budget budget_of(const struct volume_settings *settings, uint64_t 
     double growth = (double)memory / (double)settings->memory_bytes;
     uint64_t dirty = (uint64_t)((double)settings->dirty_bytes * growth);
     uint64_t fetch = memory / 8, most = (uint64_t)FETCHES_MAX * FETCH_COST_LEAST;
+    uint64_t map = memory / MAP_SHARE > MAP_BYTES_LEAST ? memory / MAP_SHARE : MAP_BYTES_LEAST;
+    if (settings->map_bytes != 0)
+        map = settings->map_bytes;
     return (struct budget){ .dirty = dirty < memory / 2 ? dirty : memory / 2,
                             .reply = memory / 4,
-                            .fetch = fetch < most ? fetch : most };
+                            .fetch = fetch < most ? fetch : most,
+                            .map = map };
 }
 
 bool volumes_writers_wait(const struct volumes *all)
@@ -50,6 +67,7 @@ void budget_init(struct volumes *all)
     struct budget budget = budget_of(&all->settings, all->settings.memory_bytes);
     all->pool = page_pool_new(all->loop, all->settings.memory_bytes);
     all->dirty_most = budget.dirty;
+    all->map_most = budget.map;
     gate_init(&all->dirty_gate, budget.dirty);
     gate_init(&all->reply_gate, budget.reply);
     gate_init(&all->fetch_gate, budget.fetch);
@@ -64,7 +82,70 @@ static void set_gates(struct volumes *all, const struct budget *budget)
         gate_set_limit(&all->dirty_gate, budget->dirty);
     gate_set_limit(&all->reply_gate, budget->reply);
     gate_set_limit(&all->fetch_gate, budget->fetch);
+    all->map_most = budget->map;
+    budget_divide_maps(all);
 }
+
+/* ---- maps ---- */
+
+void budget_divide_maps(struct volumes *all)
+{
+    uint64_t count = 0;
+    list_for_each (node, &all->all)
+        count += container_of(node, struct volume, link)->map != NULL;
+    if (count == 0)
+        return;
+    uint64_t least = all->map_most < MAP_VOLUME_LEAST ? all->map_most : MAP_VOLUME_LEAST;
+    uint64_t each = all->map_most / count > least ? all->map_most / count : least;
+    list_for_each (node, &all->all) {
+        struct volume *volume = container_of(node, struct volume, link);
+        if (volume->map == NULL)
+            continue;
+        volume->map_budget = each;
+        map_set_budget(volume->map, each);
+        budget_charge_map(volume);
+    }
+}
+
+void budget_charge_map(struct volume *volume)
+{
+    uint64_t now = map_leaf_bytes(volume->map);
+    if (now > volume->map_charged)
+        page_pool_charge(volume->all->pool, now - volume->map_charged);
+    else
+        page_pool_uncharge(volume->all->pool, volume->map_charged - now);
+    volume->map_charged = now;
+}
+
+void budget_drop_map(struct volume *volume)
+{
+    if (volume->map == NULL)
+        return;
+    map_free(volume->map);
+    volume->map = NULL;
+    page_pool_uncharge(volume->all->pool, volume->map_charged);
+    volume->map_charged = 0;
+    budget_divide_maps(volume->all);
+}
+
+/* Pages of the cache first: a leaf is little, and without it each read of its 2 MiB needs one request more. */
+uint64_t budget_shrink(void *arg, uint64_t bytes)
+{
+    struct volumes *all = arg;
+    uint64_t came = cache_shrink(all->cache, bytes);
+    list_for_each (node, &all->all) {
+        struct volume *volume = container_of(node, struct volume, link);
+        if (came >= bytes)
+            break;
+        if (volume->map == NULL)
+            continue;
+        came += map_evict(volume->map, bytes - came);
+        budget_charge_map(volume);
+    }
+    return came;
+}
+
+/* ---- a share that changes ---- */
 
 static bool gates_are_kept(const struct volumes *all)
 {

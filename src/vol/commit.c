@@ -9,8 +9,9 @@
  * A commit takes the longest run of batches from the oldest on that is ready
  * (rides inline, or uploaded) within the limits of tables and inline bytes, so
  * commits grow when the store is slow.  It is made
- *   - when a FLUSH waits, as soon as all that it needs is ready, or
- *     COMMIT_OBJECTS_GATHERED data objects are;
+ *   - when a FLUSH waits, as soon as all that it needs is ready; before that
+ *     when COMMIT_OBJECTS_GATHERED data objects are and others that it needs
+ *     are not even on their way;
  *   - when nobody waits, once that many are ready, or the oldest batch is as
  *     old as batch_age, or writers wait for room.
  * The open batch is sealed when it is full (vol/batch.h), by FLUSH, at that
@@ -22,7 +23,10 @@
  * pages leave the dirty index, those who wait are woken.  Conflict: somebody
  * else wrote that number, so somebody else owns the volume: fenced.  Anything
  * else is trouble: those who wait are told, the identical bytes are tried
- * again, nothing is dropped. */
+ * again, nothing is dropped.
+ *
+ * Between two commits a checkpoint may begin (vol/checkpoint.c); commits wait
+ * when one that is under way has fallen behind. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -30,6 +34,7 @@
 
 #include "base/memory.h"
 #include "store/put_once.h"
+#include "vol/checkpoint.h"
 #include "vol/internal.h"
 #include "vol/plan.h"
 #include "vol/upload.h"
@@ -56,37 +61,86 @@ uint64_t commit_open_room(const struct volume *volume)
     return pages < BATCH_OPEN_PAGES_MAX ? pages : BATCH_OPEN_PAGES_MAX;
 }
 
-/* How large the data objects become that a batch is cut into.  One stream to a store is much slower than several: what
- * a FLUSH waits for, and is too much to ride inline, is spread over the uploads that are free. */
-static uint32_t piece_pages(const struct volume *volume, const struct batch *batch, bool flushed)
+/* How large the objects of what is written in order are.  One stream to a store is much slower than several, and a
+ * FLUSH ends with the last of them: so the first objects are small enough that all uploads are soon busy, and those
+ * after them that none takes long.  When much was written and nobody flushed, fewer requests count for more; as far as
+ * the write buffer holds twice what is on its way then. */
+uint32_t commit_ordered_pages(const struct volume *volume)
 {
-    if (!flushed || batch->page_count <= INLINE_PAGES_FLUSHED)
-        return BATCH_EXTENTS;
-    uint32_t limit = volume->all->settings.uploads;
-    uint32_t idle = volume->uploads < limit ? limit - volume->uploads : 1;
-    uint32_t pages = (batch->page_count + idle - 1) / idle;
-    return pages < SPREAD_PAGES_LEAST ? SPREAD_PAGES_LEAST : pages < BATCH_EXTENTS ? pages : BATCH_EXTENTS;
+    uint32_t uploads = volume->all->settings.uploads;
+    if (volume->unflushed_pages < (uint64_t)uploads * SPREAD_PAGES)
+        return SPREAD_PAGES;
+    if (volume->unflushed_pages < ORDERED_PAGES_TOTAL)
+        return ORDERED_PAGES;
+    uint64_t pages = volume->all->dirty_gate.limit / 2 / uploads / PAGE_BYTES;
+    return pages < BATCH_EXTENTS ? BATCH_EXTENTS : pages < BATCH_EXTENTS_MOST ? (uint32_t)pages : BATCH_EXTENTS_MOST;
+}
+
+/* Cuts a sealed batch into pieces of at most so many pages, all of about the same size. */
+static void cut(struct volume *volume, struct batch *batch, uint32_t most)
+{
+    uint32_t pieces = (batch->page_count + most - 1) / most;
+    uint32_t pages = pieces > 1 ? (batch->page_count + pieces - 1) / pieces : most;
+    for (struct batch *rest; (rest = batch_cut(batch, pages)) != NULL; batch = rest) {
+        list_insert_after(&batch->link, &rest->link);
+        volume->batch_count++;
+    }
+}
+
+/* A FLUSH comes.  What waits for an upload is cut into small objects, at the end of the queue, so that all uploads are
+ * busy to the last.  What fits rides inline; beside uploads that are waited for anyway only what does not make the
+ * commit slower.  What a commit that is under way carries inline is not cut: either a FLUSH waits for it already, or it
+ * is smaller. */
+static void spread_last(struct volume *volume)
+{
+    uint64_t left = (uint64_t)volume->all->settings.uploads * SPREAD_PAGES;
+    uint32_t inlined = volume->uploads > 0 ? SPREAD_PAGES : INLINE_PAGES_FLUSHED;
+    static_assert(INLINE_PAGES_UNHURRIED < SPREAD_PAGES, "what rides inline unhurried is too small to be cut");
+    for (struct list *node = volume->batches.prev, *before; node != &volume->batches; node = before) {
+        struct batch *batch = container_of(node, struct batch, link);
+        before = node->prev;
+        if (batch->state != BATCH_SEALED || batch->number <= volume->flush_target || batch->page_count > left)
+            return;
+        left -= batch->page_count;
+        if (batch->page_count <= (batch->apart ? SPREAD_PAGES : inlined))
+            continue;
+        batch->apart = true;
+        cut(volume, batch, SPREAD_PAGES);
+    }
+}
+
+/* Numbers go up by one from the oldest on.  Only those change which no FLUSH waits for yet. */
+static void renumber(struct volume *volume)
+{
+    uint64_t number = volume->committed_batch;
+    list_for_each (node, &volume->batches) {
+        struct batch *batch = container_of(node, struct batch, link);
+        assert(batch->number > volume->flush_target || batch->number == number + 1);
+        batch->number = ++number;
+    }
+    volume->next_batch = number + 1;
 }
 
 void commit_seal(struct volume *volume, bool flushed)
 {
     struct batch *batch = volume->open;
     if (batch != NULL) {
+        uint32_t ordered = commit_ordered_pages(volume);
         batch_seal(batch);
         batch->sealed_ns = loop_now_ns(volume->loop);
         volume->open = NULL;
-        uint32_t pages = piece_pages(volume, batch, flushed);
-        batch->apart = pages < BATCH_EXTENTS;
-        while ((batch = batch_cut(batch, pages)) != NULL) {
-            assert(batch->number == volume->next_batch);
-            volume->next_batch++;
-            volume->batch_count++;
-            list_push_back(&volume->batches, &batch->link);
-        }
+        volume->unflushed_pages += batch->page_count;
+        batch->apart = batch->page_count >= ordered && batch_ordered(batch);
+        cut(volume, batch, batch->apart ? ordered : BATCH_EXTENTS);
     }
-    /* Before uploads are chosen: what is waited for rides inline where it can. */
     if (flushed)
+        spread_last(volume);
+    renumber(volume);
+    /* Before uploads are chosen: what is waited for rides inline where it can. */
+    if (flushed) {
         volume->flush_target = volume->next_batch - 1;
+        volume->unflushed_pages = 0;
+    }
     upload_start(volume);
     commit_kick(volume);
 }
@@ -114,6 +168,7 @@ struct choice {
     struct batch *batches[COMMIT_BATCHES_MAX];
     uint32_t count;
     uint32_t objects;
+    uint64_t object_pages;
     bool full; /* no more fits */
     bool all;  /* nothing sealed is left behind */
 };
@@ -148,6 +203,7 @@ static void choose(const struct volume *volume, struct choice *ret_choice)
         }
         choice->batches[choice->count++] = batch;
         choice->objects += !inlined;
+        choice->object_pages += inlined ? 0 : batch->page_count;
     }
 }
 
@@ -156,19 +212,37 @@ static bool pressed(const struct volume *volume)
     return gate_waited_for(&volume->all->dirty_gate) || volume->zero_batches >= ZERO_BATCHES_MAX;
 }
 
+/* Whether all that a FLUSH waits for is in the store, or on its way, or rides inline: then it would have to wait for a
+ * commit that began now. */
+static bool under_way(const struct volume *volume)
+{
+    list_for_each (node, &volume->batches) {
+        const struct batch *batch = container_of(node, struct batch, link);
+        if (batch->number > volume->flush_target)
+            break;
+        if (batch->state == BATCH_SEALED && upload_wanted(volume, batch))
+            return false;
+    }
+    return true;
+}
+
 static bool worth_committing(const struct volume *volume, const struct choice *choice)
 {
     if (choice->count == 0)
         return false;
-    if (choice->full || choice->objects >= COMMIT_OBJECTS_GATHERED)
-        return true;
     const struct batch *last = choice->batches[choice->count - 1];
-    if (volume->flush_target > volume->committed_batch)
-        return last->number >= volume->flush_target;
+    bool waited_for = volume->flush_target > volume->committed_batch;
+    if (choice->full || (waited_for && last->number >= volume->flush_target))
+        return true;
+    bool gathered = choice->objects >= COMMIT_OBJECTS_GATHERED;
+    if (waited_for)
+        return gathered && !under_way(volume);
+    if (gathered)
+        return true;
     if (loop_now_ns(volume->loop) >= due_ns(volume))
         return true;
     /* Writers wait for room: what is ready goes when that is a good part of it, or when nothing else is coming. */
-    uint64_t ready_bytes = (uint64_t)choice->objects * BATCH_EXTENTS * PAGE_BYTES;
+    uint64_t ready_bytes = choice->object_pages * PAGE_BYTES;
     return pressed(volume) && (choice->all || ready_bytes >= volume->all->dirty_gate.limit / 4);
 }
 
@@ -351,20 +425,23 @@ static bool seal_is_due(const struct volume *volume, bool old)
         return false;
     if (open == oldest(volume))
         return old || pressed(volume);
-    return pressed(volume) && open->page_count + open->zeroes.count >= BATCH_EXTENTS;
+    uint32_t enough = batch_ordered(open) ? commit_ordered_pages(volume) : BATCH_EXTENTS;
+    return pressed(volume) && open->page_count + open->zeroes.count >= enough;
 }
 
 void commit_task(void *arg)
 {
     struct volume *volume = arg;
     while (volume->state != VOLUME_FENCED) {
+        checkpoint_begin_if_due(volume); /* between two commits */
         bool old = loop_now_ns(volume->loop) >= due_ns(volume);
         if (seal_is_due(volume, old))
             commit_seal(volume, false);
         struct choice choice;
         choose(volume, &choice);
-        if (!worth_committing(volume, &choice)) {
-            if (waitq_wait_until(&volume->work, old ? UINT64_MAX : due_ns(volume)) == -ECANCELED)
+        bool lags = checkpoint_lags(volume);
+        if (lags || !worth_committing(volume, &choice)) {
+            if (waitq_wait_until(&volume->work, old || lags ? UINT64_MAX : due_ns(volume)) == -ECANCELED)
                 return;
             continue;
         }

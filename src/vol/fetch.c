@@ -10,6 +10,9 @@
  * their pages from the pool before it starts.  The asker waits for both where it must;
  * what it would like besides (look-ahead) is started only if it need not wait.
  *
+ * Where a page lies may not be known yet: its leaf of the map is loaded first
+ * (vol/leaves.c).
+ *
  * What can fail, and what then:
  *   - the store, for a while: tried again until the read deadline, then -EIO;
  *   - the object is gone (-ENOENT): whoever waits looks its page up again; if
@@ -25,6 +28,7 @@
 
 #include "base/memory.h"
 #include "vol/internal.h"
+#include "vol/leaves.h"
 
 #define FRAMES_A_FETCH 32u /* FETCH_BYTES_MAX of whole blocks are 8; isolated pages are smaller */
 #define DAMAGED_TRIES 3
@@ -121,7 +125,7 @@ static bool worth_another_try(int status, int *damaged)
 }
 
 /* A client that scans a damaged disk must not flood the log. */
-static void tell_failure(struct volume *volume, const struct error *error)
+void fetch_tell_failure(struct volume *volume, const struct error *error)
 {
     uint64_t now = loop_now_ns(volume->loop);
     volume->failures_untold++;
@@ -158,7 +162,7 @@ static void fetch_task(void *arg)
         backoff = backoff * 2 < BACKOFF_MOST_NS ? backoff * 2 : BACKOFF_MOST_NS;
     }
     if (status < 0 && status != -ECANCELED && status != -ENOENT)
-        tell_failure(volume, &error);
+        fetch_tell_failure(volume, &error);
     volume->counts.fetches++;
     volume->counts.fetched_bytes += fetch->bytes;
     for (uint32_t i = 0; i < fetch->count; i++) {
@@ -175,7 +179,8 @@ static void fetch_task(void *arg)
 
 /* ---- deciding what to fetch ---- */
 
-/* Where the content of page `number` must be fetched from: false when it is in memory, on its way, or nowhere. */
+/* Where the content of page `number` must be fetched from: false when it is in memory, on its way, or nowhere; or not
+ * known, then its leaf is fetched, so that the next look finds it. */
 static bool missing(struct volume *volume, uint64_t number, struct location *ret_location, uint64_t *ret_run)
 {
     *ret_run = 1;
@@ -184,7 +189,9 @@ static bool missing(struct volume *volume, uint64_t number, struct location *ret
         return false;
     uint64_t limit = BLOCK_PAGES - number % BLOCK_PAGES;
     struct location location = map_lookup(volume->map, number, limit, ret_run);
-    if (location.object == OBJECT_NONE)
+    if (location.object == OBJECT_UNLOADED)
+        leaves_ahead(volume, number, number + 1);
+    if (location.object == OBJECT_NONE || location.object == OBJECT_UNLOADED)
         return false;
     uint64_t id = object_table_row(volume->objects, location.object)->id;
     if (cache_has(volume->all->cache, volume_cache_id(volume, id), location.start))
@@ -342,6 +349,12 @@ int fetch_page(struct volume *volume, uint64_t number, uint64_t past, struct fra
             *ret_frame = NULL;
             return 0;
         }
+        if (location.object == OBJECT_UNLOADED) {
+            int status = leaves_need(volume, number, error);
+            if (status < 0)
+                return status;
+            continue;
+        }
         uint64_t id = object_table_row(volume->objects, location.object)->id;
         if (id == failed_object && location.start == failed_start)
             return error_set(error, EIO, "%s: page %llu is lost: its object %llu is not in the store", volume->subject,
@@ -371,4 +384,16 @@ int fetch_page(struct volume *volume, uint64_t number, uint64_t past, struct fra
             failed_start = location.start;
         }
     }
+}
+
+int fetch_missing(struct volume *volume, uint64_t number, uint64_t past, struct frame **held, struct error *error)
+{
+    struct leaf_place place;
+    bool covered = dirty_page(volume->dirty, number) != NULL;
+    if (!covered && map_leaf_missing(volume->map, number, &place))
+        return leaves_need(volume, number, error);
+    if (*held != NULL)
+        frame_unref(volume->all->cache, *held);
+    *held = NULL;
+    return fetch_page(volume, number, past, held, error);
 }

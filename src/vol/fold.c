@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "vol/checkpoint.h"
 #include "vol/internal.h"
 
 static int add_objects(struct volume *volume, const struct entry *entry, uint32_t *indexes, struct error *error)
@@ -17,9 +18,11 @@ static int add_objects(struct volume *volume, const struct entry *entry, uint32_
     for (uint32_t i = 0; i < entry->extent_count && !rides; i++)
         rides = entry->extents[i].kind == EXTENT_PAGES && entry->extents[i].object == 0;
     for (uint32_t i = 0; i <= entry->object_count; i++) {
-        struct object row = {
-            .id = entry->object_id + i, .uuid = entry->uuid, .born = entry->seq, .died = OBJECT_ALIVE
-        };
+        struct object row = { .id = entry->object_id + i,
+                              .role = ROLE_PAGES,
+                              .uuid = entry->uuid,
+                              .born = entry->seq,
+                              .died = OBJECT_ALIVE };
         if (i == 0) {
             if (!rides)
                 continue;
@@ -32,7 +35,11 @@ static int add_objects(struct volume *volume, const struct entry *entry, uint32_
             row.n = entry->objects[i - 1].n;
             row.total_bytes = entry->objects[i - 1].bytes;
         }
-        if (object_table_add(volume->objects, &row, &indexes[i]) < 0)
+        int status = object_table_add(volume->objects, &row, &indexes[i]);
+        if (status == -EEXIST)
+            return error_set(error, EBADMSG, "log entry %llu: makes object %llu, which is there already",
+                             (unsigned long long)entry->seq, (unsigned long long)row.id);
+        if (status < 0)
             return error_set(error, ENOSPC, "%s has more than %u objects: this release can't hold it", volume->subject,
                              OBJECT_INDEX_MAX);
     }
@@ -93,6 +100,8 @@ int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t h
     object_table_set_seq(volume->objects, entry->seq);
     for (uint32_t i = 0; i < entry->extent_count; i++) {
         const struct commit_extent *extent = &entry->extents[i];
+        if (MUTANT(skip_fold_during_snapshot) && checkpoint_is_under_way(volume))
+            continue;
         if (extent->kind == EXTENT_ZERO) {
             map_clear(volume->map, extent->page, extent->count);
             continue;
@@ -108,6 +117,10 @@ int fold_entry(struct volume *volume, const struct entry *entry, const uint8_t h
     }
     free(indexes);
     object_table_forget_dead(volume->objects);
+    budget_charge_map(volume);
+    volume->committed_bytes += entry->inline_bytes;
+    for (uint32_t i = 0; i < entry->object_count; i++)
+        volume->committed_bytes += entry->objects[i].bytes;
     volume->committed_seq = entry->seq;
     volume->next_object_id = entry->object_id + 1 + (MUTANT(object_ids_recur) ? 0 : entry->object_count);
     memcpy(volume->chain, hash, SHA256_BYTES);

@@ -5,6 +5,10 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "vol/batch.h"
+
+_Static_assert((uint64_t)BATCH_EXTENTS_MOST *(PAGE_BYTES + FRAME_HEADER_BYTES) <= OBJECT_BYTES_MAX,
+               "a batch fits an object, even with a frame for each page");
 
 void layout_make(struct page *const *pages, uint32_t page_count, struct layout *ret_layout)
 {

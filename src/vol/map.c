@@ -1,271 +1,76 @@
-/* See map.h.
+/* Levels and slots of the map, asking and folding: see map.h for what it is, map_internal.h for how it lies in memory.
  *
- *     top    one pointer per mid, an array as long as the disk needs
- *     mid    one pointer per leaf, 1,024 of them: 2 GiB of disk
- *     leaf   one entry per block, 16 of them: 2 MiB of disk
- *
- * NULL pointers are holes at every level, so an empty disk costs the top alone.
- * An entry is 64 bits:
- *
- *     0                       the whole block is a hole
- *     … | TAG_RUN             a packed run of all 32 pages of a frame, in order
- *     address | TAG_TABLE     a table of runs
- *
- * and a packed run, from the lowest bit on:
- *
- *     tag 3 | page in frame 5 | units 12 | start 18 | object 26
- *
- * A table holds two bitmaps of the block's pages, which are mapped and which
- * begin a run, then the packed runs in order, then a byte for each with the
- * number of pages in its frame, for which the 64 bits have no room.  The run of
- * a page is found by counting bits, without a search; a block that has one
- * scattered page costs 17 bytes, the worst block 296.
- *
- * Whatever changes a block unpacks it into runs, cuts and inserts, and packs
- * the result into the smallest form; so forms never need repair, and entries
- * that became holes free their leaf and mid.
- *
- * Invariants:
- *   - forms are canonical: neighbouring runs that could be one are one, and a
- *     table that could be a packed run or a hole does not exist;
- *   - no leaf without an entry, no mid without a leaf;
- *   - sum of mapped pages per object == its live_pages, where this map is the
- *     object table's only one.  New pages are counted before old ones are
- *     given back, so an object that replaces itself does not die of it.
- *
- * Pointers to leaves and mids are reached through one place each (leaf_at,
- * leaf_make), and their low bits are free: a leaf that is in the store only is
- * to become a tagged location there. */
-#include "vol/map.h"
-
-#include <assert.h>
+ * Folding goes by the slot's state.  What the newest state has alone in memory
+ * (DIRTY) is changed in place, and that is the fast path; before anything else,
+ * slot_open() makes it DIRTY, or a patch of its own where the leaf is not in
+ * memory.  A slot becomes a hole in one place, slot_make_hole(), since much
+ * hangs on it: the piece, the mid, and what a snapshot under way still needs. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
-
-#define LEAF_BLOCKS 16u
-#define MID_LEAVES 1024u
-#define LEAF_PAGES (LEAF_BLOCKS * BLOCK_PAGES)
-#define MID_PAGES ((uint64_t)MID_LEAVES * LEAF_PAGES)
-
-#define TAG_BITS 3
-#define TAG_MASK UINT64_C(7)
-#define TAG_RUN UINT64_C(1)
-#define TAG_TABLE UINT64_C(2)
-#define HOLE UINT64_C(0)
-
-#define RUNS_MAX BLOCK_PAGES /* they are disjoint, and none is empty */
-
-struct leaf {
-    uint64_t entries[LEAF_BLOCKS];
-};
-
-struct mid {
-    uint32_t used;
-    struct leaf *leaves[MID_LEAVES];
-};
-
-struct map {
-    struct object_table *objects;
-    uint64_t pages;
-    uint64_t mapped_pages;
-    uint64_t memory_bytes;
-    uint64_t mid_count;
-    struct mid *mids[];
-};
-
-struct table {
-    uint32_t mapped, starts;
-    uint64_t runs[]; /* packed; behind them a byte for each: its frame's pages */
-};
-
-struct run {
-    uint32_t first, count;    /* pages of the block */
-    struct location location; /* of the first */
-};
-
-/* ---- packing ---- */
-
-static uint64_t pack_run(const struct location *location)
-{
-    uint64_t word = location->object;
-    word = word << 18 | location->start;
-    word = word << 12 | location->units;
-    word = word << 5 | location->frame_page;
-    return word << TAG_BITS | TAG_RUN;
-}
-
-static struct location unpack_run(uint64_t word, uint8_t frame_pages)
-{
-    assert((word & TAG_MASK) == TAG_RUN);
-    return (struct location){
-        .object = (uint32_t)(word >> (TAG_BITS + 5 + 12 + 18)),
-        .start = (uint32_t)(word >> (TAG_BITS + 5 + 12)) & (LOCATION_START_PAST - 1),
-        .units = (uint32_t)(word >> (TAG_BITS + 5)) & (LOCATION_UNITS_PAST - 1),
-        .frame_page = (uint8_t)(word >> TAG_BITS) & (BLOCK_PAGES - 1),
-        .frame_pages = frame_pages,
-    };
-}
-
-static size_t table_bytes(uint32_t runs)
-{
-    return sizeof(struct table) + runs * (sizeof(uint64_t) + 1);
-}
-
-static uint32_t table_runs(const struct table *table)
-{
-    return (uint32_t)__builtin_popcount(table->starts);
-}
-
-static uint8_t *table_frame_pages(const struct table *table, uint32_t runs)
-{
-    return (uint8_t *)(uintptr_t)(table->runs + runs);
-}
-
-static struct table *entry_table(uint64_t entry)
-{
-    return (entry & TAG_MASK) == TAG_TABLE ? (struct table *)(uintptr_t)(entry & ~TAG_MASK) : NULL;
-}
-
-/* Bits 0 to `bit`. */
-static uint32_t bits_through(uint32_t bit)
-{
-    return UINT32_MAX >> (BLOCK_PAGES - 1 - bit);
-}
-
-static uint32_t lowest_bit(uint32_t bits)
-{
-    return bits == 0 ? BLOCK_PAGES : (uint32_t)__builtin_ctz(bits);
-}
-
-static uint32_t block_read(uint64_t entry, struct run runs[RUNS_MAX])
-{
-    if (entry == HOLE)
-        return 0;
-    const struct table *table = entry_table(entry);
-    if (table == NULL) {
-        runs[0] = (struct run){ .first = 0, .count = BLOCK_PAGES, .location = unpack_run(entry, BLOCK_PAGES) };
-        return 1;
-    }
-    uint32_t count = table_runs(table), ends = table->starts | ~table->mapped, at = 0;
-    const uint8_t *frame_pages = table_frame_pages(table, count);
-    for (uint32_t starts = table->starts; starts != 0; starts &= starts - 1) {
-        uint32_t first = lowest_bit(starts);
-        uint32_t past = lowest_bit(ends & ~bits_through(first));
-        runs[at].first = first;
-        runs[at].count = past - first;
-        runs[at].location = unpack_run(table->runs[at], frame_pages[at]);
-        at++;
-    }
-    assert(at == count);
-    return count;
-}
-
-static bool runs_join(const struct run *left, const struct run *right)
-{
-    const struct location *a = &left->location, *b = &right->location;
-    return left->first + left->count == right->first && a->object == b->object && a->start == b->start &&
-           a->units == b->units && a->frame_pages == b->frame_pages && a->frame_page + left->count == b->frame_page;
-}
-
-static uint32_t join_runs(struct run *runs, uint32_t count)
-{
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (kept > 0 && runs_join(&runs[kept - 1], &runs[i]))
-            runs[kept - 1].count += runs[i].count;
-        else
-            runs[kept++] = runs[i];
-    }
-    return kept;
-}
-
-static void table_free(struct map *map, uint64_t entry)
-{
-    struct table *table = entry_table(entry);
-    if (table == NULL)
-        return;
-    map->memory_bytes -= table_bytes(table_runs(table));
-    free(table);
-}
-
-/* Replaces *entry by the smallest form of `runs`. */
-static void block_write(struct map *map, uint64_t *entry, struct run *runs, uint32_t count)
-{
-    count = join_runs(runs, count);
-    bool whole = count == 1 && runs[0].count == BLOCK_PAGES && runs[0].location.frame_pages == BLOCK_PAGES;
-    if (count == 0 || whole) {
-        table_free(map, *entry);
-        *entry = whole ? pack_run(&runs[0].location) : HOLE;
-        return;
-    }
-    struct table *table = entry_table(*entry);
-    if (table == NULL || table_runs(table) != count) {
-        table_free(map, *entry);
-        table = memory_new(table_bytes(count));
-        map->memory_bytes += table_bytes(count);
-        *entry = (uint64_t)(uintptr_t)table | TAG_TABLE;
-    }
-    uint8_t *frame_pages = table_frame_pages(table, count);
-    table->mapped = table->starts = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        table->starts |= UINT32_C(1) << runs[i].first;
-        table->mapped |= bits_through(runs[i].count - 1) << runs[i].first;
-        table->runs[i] = pack_run(&runs[i].location);
-        frame_pages[i] = runs[i].location.frame_pages;
-    }
-}
+#include "vol/map_internal.h"
 
 /* ---- the levels ---- */
 
-static struct mid *mid_at(const struct map *map, uint64_t page)
+struct mid *mid_make(struct map *map, uint64_t number)
 {
-    return map->mids[page / MID_PAGES];
-}
-
-static struct leaf *leaf_at(const struct mid *mid, uint64_t page)
-{
-    return mid->leaves[page / LEAF_PAGES % MID_LEAVES];
-}
-
-static uint32_t entry_of(uint64_t page)
-{
-    return (uint32_t)(page / BLOCK_PAGES % LEAF_BLOCKS);
-}
-
-static struct leaf *leaf_make(struct map *map, uint64_t page)
-{
-    struct mid **mid = &map->mids[page / MID_PAGES];
+    struct mid **mid = &map->mids[number];
     if (*mid == NULL) {
         *mid = memory_new(sizeof **mid);
         map->memory_bytes += sizeof **mid;
     }
-    struct leaf **leaf = &(*mid)->leaves[page / LEAF_PAGES % MID_LEAVES];
-    if (*leaf == NULL) {
-        *leaf = memory_new(sizeof **leaf);
-        map->memory_bytes += sizeof **leaf;
-        (*mid)->used++;
-    }
-    return *leaf;
+    return *mid;
 }
 
-/* Frees the leaf of `page`, and its mid, when there is nothing left in them. */
-static void leaf_prune(struct map *map, uint64_t page)
+void mid_prune(struct map *map, uint64_t number)
 {
-    struct mid **mid = &map->mids[page / MID_PAGES];
-    struct leaf **leaf = &(*mid)->leaves[page / LEAF_PAGES % MID_LEAVES];
-    for (uint32_t i = 0; i < LEAF_BLOCKS; i++)
-        if ((*leaf)->entries[i] != HOLE)
-            return;
-    free(*leaf);
-    *leaf = NULL;
-    map->memory_bytes -= sizeof **leaf;
-    if (--(*mid)->used > 0)
+    struct mid **mid = &map->mids[number];
+    if (*mid == NULL || (*mid)->used > 0 || (*mid)->dirty || (*mid)->snapshot_dirty || (*mid)->kept != NULL)
         return;
+    map->memory_bytes -= sizeof **mid;
     free(*mid);
     *mid = NULL;
-    map->memory_bytes -= sizeof **mid;
+}
+
+static bool is_unclean(uint64_t slot)
+{
+    return slot_tag(slot) > SLOT_STORED && !slot_is_clean(slot);
+}
+
+void slot_change(struct map *map, struct mid *mid, uint64_t *slot, uint64_t to)
+{
+    uint64_t from = *slot;
+    if (slot_is_clean(from)) {
+        mid->clean--;
+        map->clean_bytes -= slot_leaf(from)->body.bytes;
+    }
+    if (slot_is_clean(to)) {
+        mid->clean++;
+        map->clean_bytes += slot_leaf(to)->body.bytes;
+    }
+    mid->unclean = (uint16_t)(mid->unclean + is_unclean(to) - is_unclean(from));
+    mid->used = (uint16_t)(mid->used + (to != HOLE) - (from != HOLE));
+    *slot = to;
+}
+
+void slot_make_hole(struct map *map, uint64_t number, uint64_t place, bool doomed)
+{
+    struct mid *mid = map->mids[number / MID_LEAVES];
+    uint64_t *slot = &mid->slots[number % MID_LEAVES];
+    if (map->snapshot != NULL)
+        snapshot_keep(map, mid);
+    struct frozen *frozen = frozen_find(map, number);
+    if (frozen != NULL && frozen->slot != HOLE && !frozen->detached) {
+        assert(!doomed);
+        frozen->detached = true; /* the snapshot answers for the piece until the leaf is placed */
+    } else if (place != HOLE && !doomed) {
+        piece_give_back(map, place);
+    }
+    if (place != HOLE)
+        mid->dirty = true;
+    slot_change(map, mid, slot, HOLE);
+    mid_prune(map, number / MID_LEAVES);
 }
 
 struct map *map_new(struct object_table *objects, uint64_t pages)
@@ -277,8 +82,18 @@ struct map *map_new(struct object_table *objects, uint64_t pages)
     map->objects = objects;
     map->pages = pages;
     map->memory_bytes = bytes;
+    map->budget = UINT64_MAX;
+    map->arrived_bytes = LEAF_BYTES_MAX; /* until one is seen */
     map->mid_count = mid_count;
     return map;
+}
+
+static void slot_free(struct map *map, uint64_t slot)
+{
+    if (slot_tag(slot) >= SLOT_CLEAN)
+        leaf_free(map, slot_leaf(slot));
+    else if (slot_is_patch(slot))
+        patch_free(map, slot_patch(slot));
 }
 
 void map_free(struct map *map)
@@ -287,22 +102,27 @@ void map_free(struct map *map)
         return;
     for (uint64_t i = 0; i < map->mid_count; i++) {
         struct mid *mid = map->mids[i];
-        if (mid == NULL)
-            continue;
-        for (uint32_t j = 0; j < MID_LEAVES; j++) {
-            struct leaf *leaf = mid->leaves[j];
-            if (leaf == NULL)
-                continue;
-            for (uint32_t k = 0; k < LEAF_BLOCKS; k++)
-                table_free(map, leaf->entries[k]);
-            free(leaf);
-        }
+        for (uint32_t j = 0; mid != NULL && j < MID_LEAVES; j++)
+            if (slot_tag(mid->slots[j]) != SLOT_FROZEN && slot_tag(mid->slots[j]) != SLOT_PATCH_FROZEN)
+                slot_free(map, mid->slots[j]);
+        if (mid != NULL)
+            free(mid->kept);
         free(mid);
     }
+    for (size_t i = 0; map->snapshot != NULL && i < map->snapshot->count; i++)
+        slot_free(map, map->snapshot->frozen[i].slot);
+    snapshot_free(map);
+    free(map->doomed.leaves);
+    free(map->doomed_later.leaves);
     free(map);
 }
 
 /* ---- asking ---- */
+
+static uint32_t entry_of(uint64_t page)
+{
+    return (uint32_t)(page / BLOCK_PAGES % LEAF_BLOCKS);
+}
 
 /* How many pages from `page` on are holes, at most `limit`. */
 static uint64_t hole_run(const struct map *map, uint64_t page, uint64_t limit)
@@ -314,12 +134,14 @@ static uint64_t hole_run(const struct map *map, uint64_t page, uint64_t limit)
             at = (at / MID_PAGES + 1) * MID_PAGES;
             continue;
         }
-        const struct leaf *leaf = leaf_at(mid, at);
-        if (leaf == NULL) {
+        uint64_t slot = mid->slots[slot_in_mid(at)];
+        if (slot == HOLE) {
             at = (at / LEAF_PAGES + 1) * LEAF_PAGES;
             continue;
         }
-        uint64_t entry = leaf->entries[entry_of(at)];
+        if (slot_tag(slot) < SLOT_CLEAN)
+            break;
+        uint64_t entry = slot_leaf(slot)->entries[entry_of(at)];
         if (entry != HOLE) {
             const struct table *table = entry_table(entry);
             uint32_t from = (uint32_t)(at % BLOCK_PAGES);
@@ -340,14 +162,27 @@ static struct location no_location(const struct map *map, uint64_t page, uint64_
     return (struct location){ .object = OBJECT_NONE };
 }
 
+static struct location unloaded(uint64_t page, uint64_t limit, uint64_t *ret_run)
+{
+    uint64_t left = LEAF_PAGES - page % LEAF_PAGES;
+    *ret_run = left < limit ? left : limit;
+    return (struct location){ .object = OBJECT_UNLOADED };
+}
+
 struct location map_lookup(const struct map *map, uint64_t page, uint64_t limit, uint64_t *ret_run)
 {
     assert(page < map->pages && limit > 0);
     if (limit > map->pages - page)
         limit = map->pages - page;
-    const struct mid *mid = mid_at(map, page);
-    const struct leaf *leaf = mid == NULL ? NULL : leaf_at(mid, page);
-    uint64_t entry = leaf == NULL ? HOLE : leaf->entries[entry_of(page)];
+    struct mid *mid = mid_at(map, page);
+    uint64_t *slot = mid == NULL ? NULL : &mid->slots[slot_in_mid(page)];
+    if (slot == NULL || *slot == HOLE)
+        return no_location(map, page, limit, ret_run);
+    if (slot_tag(*slot) < SLOT_CLEAN)
+        return unloaded(page, limit, ret_run);
+    if (slot_tag(*slot) == SLOT_CLEAN)
+        *slot ^= (uint64_t)SLOT_CLEAN ^ SLOT_CLEAN_ASKED;
+    uint64_t entry = slot_leaf(*slot)->entries[entry_of(page)];
     if (entry == HOLE)
         return no_location(map, page, limit, ret_run);
 
@@ -373,15 +208,20 @@ struct location map_lookup(const struct map *map, uint64_t page, uint64_t limit,
 void map_walk(const struct map *map,
               void (*visit)(void *arg, uint64_t page, uint32_t count, const struct location *first), void *arg)
 {
-    for (uint64_t page = hole_run(map, 0, map->pages); page < map->pages;) {
-        struct run runs[RUNS_MAX];
-        uint64_t base = page / BLOCK_PAGES * BLOCK_PAGES;
-        uint32_t count = block_read(leaf_at(mid_at(map, page), page)->entries[entry_of(page)], runs);
-        for (uint32_t i = 0; i < count; i++)
-            visit(arg, base + runs[i].first, runs[i].count, &runs[i].location);
-        page = base + BLOCK_PAGES;
-        if (page < map->pages)
-            page += hole_run(map, page, map->pages - page);
+    for (uint64_t leaf = 0; leaf < map->mid_count * MID_LEAVES; leaf++) {
+        const struct mid *mid = map->mids[leaf / MID_LEAVES];
+        if (mid == NULL) {
+            leaf += MID_LEAVES - 1;
+            continue;
+        }
+        uint64_t slot = mid->slots[leaf % MID_LEAVES];
+        for (uint32_t i = 0; slot_tag(slot) >= SLOT_CLEAN && i < LEAF_BLOCKS; i++) {
+            struct run runs[RUNS_MAX];
+            uint64_t base = leaf * LEAF_PAGES + i * BLOCK_PAGES;
+            uint32_t count = block_read(slot_leaf(slot)->entries[i], runs);
+            for (uint32_t j = 0; j < count; j++)
+                visit(arg, base + runs[j].first, runs[j].count, &runs[j].location);
+        }
     }
 }
 
@@ -397,71 +237,30 @@ uint64_t map_memory_bytes(const struct map *map)
 
 /* ---- changing ---- */
 
-static void give_back(struct map *map, const struct run *run, uint32_t count)
+/* Afterwards the slot is DIRTY, or a PATCH where the leaf is not in memory: of the newest state alone. */
+static void slot_open(struct map *map, struct mid *mid, uint64_t *slot)
 {
-    object_table_live(map->objects, run->location.object, -(int32_t)count);
-    map->mapped_pages -= count;
-}
-
-/* Takes pages [from, past) of the block out of `runs`, in place. */
-static uint32_t cut_runs(struct map *map, struct run runs[RUNS_MAX], uint32_t count, uint32_t from, uint32_t past)
-{
-    struct run kept[RUNS_MAX];
-    uint32_t kept_count = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct run *run = &runs[i];
-        uint32_t run_past = run->first + run->count;
-        uint32_t left = run->first > from ? run->first : from;
-        uint32_t right = run_past < past ? run_past : past;
-        if (left >= right) {
-            kept[kept_count++] = *run;
-            continue;
-        }
-        give_back(map, run, right - left);
-        if (run->first < left) {
-            kept[kept_count] = *run;
-            kept[kept_count++].count = left - run->first;
-        }
-        if (right < run_past) {
-            struct run *rest = &kept[kept_count++];
-            *rest = *run;
-            rest->first = right;
-            rest->count = run_past - right;
-            rest->location.frame_page = (uint8_t)(rest->location.frame_page + right - run->first);
-        }
+    switch (slot_tag(*slot)) {
+    case SLOT_HOLE:
+        slot_change(map, mid, slot, slot_of(leaf_new(map, HOLE), SLOT_DIRTY));
+        break;
+    case SLOT_STORED:
+        slot_change(map, mid, slot, slot_of(patch_new(map, *slot, NULL), SLOT_PATCH));
+        break;
+    case SLOT_PATCH_FROZEN:
+        slot_change(map, mid, slot, slot_of(patch_new(map, slot_place(*slot), slot_patch(*slot)), SLOT_PATCH));
+        break;
+    case SLOT_CLEAN:
+    case SLOT_CLEAN_ASKED:
+        slot_change(map, mid, slot, slot_of(slot_leaf(*slot), SLOT_DIRTY));
+        break;
+    case SLOT_FROZEN:
+        slot_change(map, mid, slot, slot_of(leaf_copy(map, slot_leaf(*slot)), SLOT_DIRTY));
+        break;
+    case SLOT_PATCH:
+    case SLOT_DIRTY:
+        break;
     }
-    assert(kept_count <= RUNS_MAX);
-    memcpy(runs, kept, kept_count * sizeof *runs);
-    return kept_count;
-}
-
-/* Whether two packed runs are of one frame, whatever their pages. */
-static bool same_frame(uint64_t left, uint64_t right)
-{
-    return left >> (TAG_BITS + 5) == right >> (TAG_BITS + 5);
-}
-
-/* Pages that were one run become one run of another frame: what scattered overwriting keeps doing to a scattered
- * block.  Needs nothing but a new word in the table; false when it is not that. */
-static bool replace_run(struct map *map, uint64_t entry, uint32_t from, uint32_t count, const struct location *first)
-{
-    struct table *table = entry_table(entry);
-    if (table == NULL || (table->starts >> from & 1) == 0)
-        return false;
-    uint32_t past = lowest_bit((table->starts | ~table->mapped) & ~bits_through(from));
-    if (past != from + count)
-        return false;
-    uint32_t runs = table_runs(table);
-    uint32_t at = (uint32_t)__builtin_popcount(table->starts & bits_through(from)) - 1;
-    uint64_t word = pack_run(first), *place = &table->runs[at];
-    if ((at > 0 && same_frame(place[-1], word)) || (at + 1 < runs && same_frame(place[1], word)) ||
-        (runs == 1 && count == BLOCK_PAGES))
-        return false;
-    object_table_live(map->objects, unpack_run(*place, 1).object, -(int32_t)count);
-    map->mapped_pages -= count;
-    *place = word;
-    table_frame_pages(table, runs)[at] = first->frame_pages;
-    return true;
 }
 
 void map_set(struct map *map, uint64_t page, uint32_t count, const struct location *first)
@@ -472,33 +271,66 @@ void map_set(struct map *map, uint64_t page, uint32_t count, const struct locati
     object_table_live(map->objects, first->object, (int32_t)count);
     map->mapped_pages += count;
 
-    uint64_t *entry = &leaf_make(map, page)->entries[entry_of(page)];
-    if (replace_run(map, *entry, in_block, count, first))
-        return;
-    struct run runs[RUNS_MAX];
-    uint32_t runs_count = cut_runs(map, runs, block_read(*entry, runs), in_block, in_block + count);
-    assert(runs_count < RUNS_MAX);
-    uint32_t at = runs_count;
-    for (; at > 0 && runs[at - 1].first > in_block; at--)
-        runs[at] = runs[at - 1];
-    runs[at] = (struct run){ .first = in_block, .count = count, .location = *first };
-    block_write(map, entry, runs, runs_count + 1);
+    struct mid *mid = mid_make(map, page / MID_PAGES);
+    uint64_t *slot = &mid->slots[slot_in_mid(page)];
+    if (slot_tag(*slot) != SLOT_DIRTY)
+        slot_open(map, mid, slot);
+    if (slot_tag(*slot) == SLOT_DIRTY) {
+        struct map_leaf *leaf = slot_leaf(*slot);
+        block_set(map, &leaf->body, &leaf->entries[entry_of(page)], in_block, count, first);
+    } else {
+        struct patch *patch = slot_patch(*slot);
+        patch_set(map, &patch, (uint32_t)(page % LEAF_PAGES), count, first);
+        *slot = slot_of(patch, SLOT_PATCH);
+    }
+    if (map->leaf_bytes > map->budget)
+        evict_beyond_budget(map);
+}
+
+/* All of the leaf goes. */
+static void clear_whole(struct map *map, uint64_t number, uint64_t slot)
+{
+    uint64_t place = slot_place(slot);
+    if (slot_tag(slot) >= SLOT_CLEAN) {
+        leaf_charge(map, slot_leaf(slot), CHARGE_NEWEST);
+        slot_make_hole(map, number, place, false);
+    } else if (slot_is_patch(slot)) {
+        const struct patch *patch = slot_patch(slot);
+        patch_charge(map, patch);
+        /* A leaf that the snapshot waits for is charged when it arrives, for the newest state too. */
+        bool awaited = slot_tag(slot) == SLOT_PATCH_FROZEN || patch->under != NULL;
+        if (!awaited)
+            doomed_add(map, place, number);
+        slot_make_hole(map, number, place, !awaited);
+    } else {
+        doomed_add(map, place, number);
+        slot_make_hole(map, number, place, true);
+    }
+    if (slot_tag(slot) != SLOT_FROZEN && slot_tag(slot) != SLOT_PATCH_FROZEN)
+        slot_free(map, slot);
 }
 
 /* Pages [from, past) of the leaf. */
-static void leaf_clear(struct map *map, struct leaf *leaf, uint32_t from, uint32_t past)
+static void clear_part(struct map *map, uint64_t number, uint32_t from, uint32_t past)
 {
-    while (from < past) {
-        uint64_t *entry = &leaf->entries[from / BLOCK_PAGES];
-        uint32_t base = from / BLOCK_PAGES * BLOCK_PAGES;
-        uint32_t to = past < base + BLOCK_PAGES ? past : base + BLOCK_PAGES;
-        if (*entry != HOLE) {
-            struct run runs[RUNS_MAX];
-            uint32_t count = cut_runs(map, runs, block_read(*entry, runs), from - base, to - base);
-            block_write(map, entry, runs, count);
-        }
-        from = to;
+    struct mid *mid = map->mids[number / MID_LEAVES];
+    uint64_t *slot = &mid->slots[number % MID_LEAVES];
+    /* What is a hole already makes no leaf dirty. */
+    if (slot_tag(*slot) >= SLOT_CLEAN && !leaf_maps(slot_leaf(*slot), from, past))
+        return;
+    slot_open(map, mid, slot);
+    if (slot_tag(*slot) == SLOT_PATCH) {
+        struct patch *patch = slot_patch(*slot);
+        patch_clear(map, &patch, from, past);
+        *slot = slot_of(patch, SLOT_PATCH);
+        return;
     }
+    struct map_leaf *leaf = slot_leaf(*slot);
+    leaf_clear(map, leaf, from, past);
+    if (!leaf_is_empty(leaf))
+        return;
+    slot_make_hole(map, number, leaf->body.place, false);
+    leaf_free(map, leaf);
 }
 
 void map_clear(struct map *map, uint64_t page, uint64_t count)
@@ -511,13 +343,16 @@ void map_clear(struct map *map, uint64_t page, uint64_t count)
             page = (page / MID_PAGES + 1) * MID_PAGES;
             continue;
         }
-        uint64_t base = page / LEAF_PAGES * LEAF_PAGES;
-        uint64_t to = past < base + LEAF_PAGES ? past : base + LEAF_PAGES;
-        struct leaf *leaf = leaf_at(mid, page);
-        if (leaf != NULL) {
-            leaf_clear(map, leaf, (uint32_t)(page - base), (uint32_t)(to - base));
-            leaf_prune(map, page);
-        }
-        page = to;
+        uint64_t number = page / LEAF_PAGES, base = number * LEAF_PAGES;
+        uint32_t has = leaf_pages(map, number), from = (uint32_t)(page - base);
+        uint32_t to = past - base < has ? (uint32_t)(past - base) : has;
+        uint64_t slot = mid->slots[slot_in_mid(page)];
+        if (slot != HOLE && from == 0 && to == has)
+            clear_whole(map, number, slot);
+        else if (slot != HOLE)
+            clear_part(map, number, from, to);
+        page = base + LEAF_PAGES;
     }
+    if (map->leaf_bytes > map->budget)
+        evict_beyond_budget(map);
 }

@@ -5,6 +5,7 @@
  *     dirty index   written and not yet committed            vol/dirty.c
  *     zero ranges   zeroed and not yet committed             vol/batch.c
  *     map           where the committed content lies         vol/map.c
+ *     (leaf         of the map, if it is not in memory       vol/leaves.c)
  *     cache         that frame in memory                     vol/cache.c
  *     store         a ranged GET of the frame                vol/fetch.c
  *
@@ -27,6 +28,7 @@
 #include "vol/data.h"
 #include "vol/fetch.h"
 #include "vol/internal.h"
+#include "vol/leaves.h"
 
 bool dirty_zeroed(const struct volume *volume, uint64_t number, uint64_t *ret_run)
 {
@@ -84,6 +86,8 @@ int read_page_try(struct volume *volume, uint64_t number, struct frame *const *h
         *ret_page = NULL;
         return 0;
     }
+    if (location.object == OBJECT_UNLOADED)
+        return -EAGAIN;
     struct frame *frame = ready_frame(volume, &location, 1, held, held_count);
     if (frame == NULL)
         return -EAGAIN;
@@ -137,6 +141,8 @@ static uint64_t read_some(struct volume *volume, uint64_t at, uint64_t end, stru
             at = run_end;
             continue;
         }
+        if (location.object == OBJECT_UNLOADED)
+            return at;
         struct frame *frame = ready_frame(volume, &location, run, &held, 1);
         if (frame == NULL)
             return at;
@@ -188,14 +194,13 @@ int volume_read(struct volume *volume, uint64_t offset, uint32_t length, struct 
                          : error_set(error, ESHUTDOWN, "%s is not served here any more", volume->subject);
         if (status == 0) {
             at = read_some(volume, at, end, frame, data);
-            if (frame != NULL)
-                frame_unref(volume->all->cache, frame);
-            frame = NULL;
             if (at == end) {
+                if (frame != NULL)
+                    frame_unref(volume->all->cache, frame);
                 data_let_go(data, most - (uint64_t)(data->page_count - mark.pages) * PAGE_BYTES);
                 return 0;
             }
-            status = fetch_page(volume, at / PAGE_BYTES, (end - 1) / PAGE_BYTES + 1, &frame, error);
+            status = fetch_missing(volume, at / PAGE_BYTES, (end - 1) / PAGE_BYTES + 1, &frame, error);
         }
         if (status < 0) {
             if (frame != NULL)
@@ -221,6 +226,12 @@ int volume_cache(struct volume *volume, uint64_t offset, uint64_t length, struct
             return error_set(error, ESHUTDOWN, "%s is not served here any more", volume->subject);
         uint64_t run;
         struct location location = map_lookup(volume->map, page, past - page, &run);
+        if (location.object == OBJECT_UNLOADED) {
+            int status = leaves_need(volume, page, error);
+            if (status < 0)
+                return status;
+            continue;
+        }
         if (location.object != OBJECT_NONE) {
             struct frame *frame = NULL;
             int status = fetch_page(volume, page, past, &frame, error);

@@ -5,8 +5,9 @@
  *
  *   1. CAS the register to the next epoch with our nonce.  The body replaced
  *      names the newest root: that is where the map begins.
- *   2. Read the log upward from there, a window of entries in parallel, and
- *      fold each in, checking the chain of hashes.  An entry of a higher epoch:
+ *   2. Restore map and object table from there (vol/restore.c).  Read the log
+ *      upward, a window of entries in parallel, and fold each in, checking the
+ *      chain of hashes.  An entry of a higher epoch:
  *      somebody took the volume after us; stop.
  *   3. At the first number that is missing nothing may stand above, neither in
  *      a LIST nor by the register's committed number: else an entry is lost,
@@ -21,10 +22,8 @@
  * before the fence we have read.  And an owner that was itself overtaken before
  * its fence landed finds that out in step 4.
  *
- * Whether the volume may be taken at all, while its register says that it is held:
- * yes if the owner ran on this host in this boot and is gone (its lock file
- * tells), if it was we ourselves, who could not give the volume back, or if we
- * were told to break the lease; else -EBUSY.
+ * Whether and when the volume may be taken at all, while its register says that
+ * it is held, is decided in vol/takeover.c.
  *
  * What else can fail: anything damaged, foreign or of a newer format is named
  * and refused, and nothing is written over it. */
@@ -32,22 +31,24 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/memory.h"
 #include "store/put_once.h"
 #include "vol/internal.h"
 
 #define TRANSIENT_TRIES 8
+#define ABSENT_TRIES 4
 #define BACKOFF_FIRST_NS (20 * NS_PER_MS)
-#define OPEN_TRIES 8 /* of losing the register to somebody else who is opening the volume */
+#define UNDER_WAY 1
 
 /* ---- reading one entry ---- */
 
 struct slot {
     struct volume *volume;
     uint64_t seq;
-    int status; /* 0, -ENOENT, or what is wrong */
+    int status; /* UNDER_WAY, 0, -ENOENT, or what is wrong */
+    bool taken; /* its entry was folded in, and freed */
+    struct waitq *arrival;
     struct error error;
     struct entry entry;
     uint8_t hash[SHA256_BYTES];
@@ -106,19 +107,25 @@ static bool transient(int status)
            status != -EPROTONOSUPPORT;
 }
 
+/* A LIST showed the entry: a store that does not find it when asked for it is given a few chances. */
+static int read_patiently(struct slot *slot)
+{
+    uint64_t backoff = BACKOFF_FIRST_NS;
+    for (int tries = 1, absent = 0;; tries++, backoff *= 2) {
+        int status = read_entry(slot);
+        bool again = transient(status) || (status == -ENOENT && ++absent < ABSENT_TRIES);
+        if (!again || tries == TRANSIENT_TRIES)
+            return status;
+        if (sleep_ns(backoff) < 0)
+            return error_set(&slot->error, ECANCELED, "opening was given up");
+    }
+}
+
 static void read_slot(void *arg)
 {
     struct slot *slot = arg;
-    uint64_t backoff = BACKOFF_FIRST_NS;
-    for (int i = 0; i < TRANSIENT_TRIES; i++, backoff *= 2) {
-        slot->status = read_entry(slot);
-        if (!transient(slot->status))
-            return;
-        if (sleep_ns(backoff) < 0) {
-            slot->status = error_set(&slot->error, ECANCELED, "opening was given up");
-            return;
-        }
-    }
+    slot->status = read_patiently(slot);
+    waitq_wake_all(slot->arrival);
 }
 
 /* ---- applying it ---- */
@@ -129,7 +136,8 @@ static int check(struct volume *volume, const struct slot *slot, uint64_t *highe
     unsigned long long seq = slot->seq;
     if (memcmp(entry->uuid.bytes, volume->body.uuid.bytes, sizeof entry->uuid.bytes) != 0 || entry->seq != slot->seq)
         return error_set(error, EMEDIUMTYPE, "log entry %llu is that of another volume or place", seq);
-    if (entry->epoch > volume->epoch)
+    bool of_ours = entry->epoch == volume->epoch && nonce_equal(&entry->owner, &volume->owner);
+    if (entry->epoch >= volume->epoch && !of_ours)
         return error_set(error, ESHUTDOWN, "%s: another owner took it while it was being opened", volume->subject);
     if (entry->epoch < *highest_epoch)
         return error_set(error, EBADMSG, "log entry %llu is of epoch %llu, behind one of epoch %llu", seq,
@@ -163,39 +171,56 @@ static int apply(struct volume *volume, struct slot *slot, uint64_t *highest_epo
     return status;
 }
 
-/* Entries up to `last`, all of which the LIST showed. */
+static int apply_slot(struct volume *volume, struct slot *slot, uint64_t last, uint64_t *highest_epoch,
+                      struct error *error)
+{
+    if (slot->status == -ENOENT)
+        return error_set(error, EBADMSG,
+                         "%s: its log is damaged: entry %llu is missing, though later ones "
+                         "exist; restore it, or what was written since is lost",
+                         volume->subject, (unsigned long long)slot->seq);
+    if (slot->status < 0) {
+        error_copy(error, &slot->error);
+        return error_context(error, "%s", volume->subject);
+    }
+    if (MUTANT(replay_skips_last) && slot->seq == last)
+        slot->entry.extent_count = 0;
+    int status = apply(volume, slot, highest_epoch, error);
+    entry_free(&slot->entry);
+    return status;
+}
+
+/* Entries up to `last`, all of which the LIST showed: a window of them is on its way all the time. */
 static int replay(struct volume *volume, uint64_t last, uint64_t *highest_epoch, struct error *error)
 {
     struct slot *slots = memory_array(REPLAY_WINDOW, sizeof *slots);
+    struct group group;
+    struct waitq arrival;
+    group_init(&group, volume->loop);
+    waitq_init(&arrival);
+    uint64_t next = volume->committed_seq + 1; /* to be asked for */
     int status = 0;
     while (volume->committed_seq < last && status == 0) {
-        uint64_t first = volume->committed_seq + 1;
-        uint64_t count = last - volume->committed_seq < REPLAY_WINDOW ? last - volume->committed_seq : REPLAY_WINDOW;
-        for (uint64_t i = 0; i < count; i++) {
-            slots[i] = (struct slot){ .volume = volume, .seq = first + i };
-            group_spawn(&volume->group, "replay", read_slot, &slots[i]);
+        for (; next <= last && next - volume->committed_seq <= REPLAY_WINDOW; next++) {
+            struct slot *slot = &slots[next % REPLAY_WINDOW];
+            *slot = (struct slot){ .volume = volume, .seq = next, .status = UNDER_WAY, .arrival = &arrival };
+            group_spawn(&group, "replay", read_slot, slot);
         }
-        group_join(&volume->group); /* nothing else is in it before the volume is served */
-        for (uint64_t i = 0; i < count; i++) {
-            if (status == 0 && slots[i].status == -ENOENT)
-                status = error_set(error, EBADMSG,
-                                   "%s: its log is damaged: entry %llu is missing, though later ones "
-                                   "exist; restore it, or what was written since is lost",
-                                   volume->subject, (unsigned long long)slots[i].seq);
-            if (status == 0 && slots[i].status < 0) {
-                error_copy(error, &slots[i].error);
-                status = error_context(error, "%s", volume->subject);
-            }
-            if (MUTANT(replay_skips_last) && status == 0 && slots[i].seq == last)
-                slots[i].entry.extent_count = 0;
-            if (status == 0)
-                status = apply(volume, &slots[i], highest_epoch, error);
-            if (slots[i].status == 0)
-                entry_free(&slots[i].entry);
+        struct slot *slot = &slots[(volume->committed_seq + 1) % REPLAY_WINDOW];
+        while (slot->status == UNDER_WAY && status == 0)
+            if (waitq_wait(&arrival) < 0)
+                status = error_set(error, ECANCELED, "opening was given up");
+        if (status == 0) {
+            status = apply_slot(volume, slot, last, highest_epoch, error);
+            slot->taken = true;
         }
-        if (coroutine_cancelled() && status == 0)
-            status = error_set(error, ECANCELED, "opening was given up");
     }
+    if (status < 0)
+        group_cancel(&group);
+    group_join(&group);
+    for (uint32_t i = 0; i < REPLAY_WINDOW; i++)
+        if (slots[i].seq != 0 && slots[i].status == 0 && !slots[i].taken)
+            entry_free(&slots[i].entry);
     free(slots);
     return status;
 }
@@ -295,13 +320,13 @@ static int put_fence(struct volume *volume, struct error *error)
 /* Brings the volume to the end of its log and closes that end against everybody before us. */
 static int replay_and_fence(struct volume *volume, uint64_t committed, struct error *error)
 {
-    uint64_t highest_epoch = 0;
+    uint64_t highest_epoch = volume->body.newest.epoch;
     for (;;) {
         uint64_t highest;
         int status = list_highest(volume, &highest, error);
         if (status < 0)
             return status;
-        if (highest == volume->committed_seq && committed > highest && !MUTANT(lost_end_is_served))
+        if (committed > highest && !MUTANT(lost_end_is_served))
             return error_set(error, EBADMSG,
                              "%s: its log is damaged: its register knows of entry %llu, but the store "
                              "has none behind %llu",
@@ -310,7 +335,6 @@ static int replay_and_fence(struct volume *volume, uint64_t committed, struct er
             status = replay(volume, highest, &highest_epoch, error);
             if (status < 0)
                 return status;
-            continue;
         }
         if (MUTANT(skip_fence))
             return 0;
@@ -322,93 +346,12 @@ static int replay_and_fence(struct volume *volume, uint64_t committed, struct er
 
 /* ---- opening ---- */
 
-static int refuse_held(const struct volume *volume, const struct register_body *body, struct error *error)
-{
-    char since[32] = "an unknown time";
-    time_t seconds = (time_t)(body->owned_since_wall_ms / 1000);
-    struct tm tm;
-    if (body->owned_since_wall_ms != 0 && gmtime_r(&seconds, &tm) != NULL)
-        strftime(since, sizeof since, "%Y-%m-%d %H:%M:%S UTC", &tm);
-    return error_set(error, EBUSY,
-                     "%s is held by process %llu on host %s since %s; if that server is gone for good, "
-                     "take the volume from it with: cairn break-lease",
-                     volume->subject, (unsigned long long)body->process,
-                     body->host[0] != '\0' ? body->host : "(unknown)", since);
-}
-
-/* Whether the owner that `body` names is one of this shard's volumes that ended without being given back. */
-static bool is_unreturned(const struct volumes *all, const struct register_body *body)
-{
-    for (uint32_t i = 0; i < UNRETURNED_MAX && i < all->unreturned_next; i++)
-        if (nonce_equal(&all->unreturned[i], &body->owner))
-            return true;
-    return false;
-}
-
-static int refuse_unknown(const struct volume *volume, const struct register_body *body, struct error *error)
-{
-    if ((body->features_incompatible & ~FEATURES_INCOMPATIBLE_KNOWN) != 0)
-        return error_set(error, EPROTONOSUPPORT,
-                         "%s needs features (bits 0x%llx) that this release does not have; "
-                         "use a newer cairn",
-                         volume->subject,
-                         (unsigned long long)(body->features_incompatible & ~FEATURES_INCOMPATIBLE_KNOWN));
-    if (body->state != REGISTER_LIVE)
-        return error_set(error, EPROTONOSUPPORT, "%s is being deleted, or was deleted, by a newer cairn",
-                         volume->subject);
-    if (!body->newest.empty || body->has_parent || body->newest.seq != 0)
-        return error_set(error, EPROTONOSUPPORT,
-                         "%s has a checkpoint or a parent, which this release cannot read; "
-                         "use a newer cairn",
-                         volume->subject);
-    uint64_t size = body->newest.size;
-    if (size == 0 || size % 512 != 0 || size > VOLUME_BYTES_MAX)
-        return error_set(error, EBADMSG, "%s: its register gives it a size of %llu bytes, which no volume can have",
-                         volume->subject, (unsigned long long)size);
-    return 0;
-}
-
-/* One try to become the owner. *ret_committed: what the register said of the log. -ESTALE: try again. */
-static int become_owner(struct volume *volume, uint64_t *ret_committed, struct error *error)
-{
-    struct register_body body;
-    char etag[STORE_ETAG_MAX];
-    int status = ownership_read(volume, &body, etag, error);
-    for (int i = 1; i < TRANSIENT_TRIES && transient(status); i++) {
-        if (sleep_ns(BACKOFF_FIRST_NS << i) < 0)
-            return error_set(error, ECANCELED, "opening was given up");
-        status = ownership_read(volume, &body, etag, error);
-    }
-    if (status == -ENOENT) {
-        if (volume->create_size == 0)
-            return error_set(error, ENOENT, "%s does not exist", volume->subject);
-        status = ownership_create(volume, volume->create_size, error);
-        *ret_committed = 0;
-        return status == -EEXIST ? -ESTALE : status;
-    }
-    if (status < 0)
-        return status;
-    struct volumes *all = volume->all;
-    status = refuse_unknown(volume, &body, error);
-    if (status == 0 && body.held && !all->settings.break_lease && !is_unreturned(all, &body) &&
-        !all->host->ops->owner_is_dead(all->host, &body))
-        status = refuse_held(volume, &body, error);
-    if (status == 0)
-        status = ownership_take(volume, &body, etag, error);
-    *ret_committed = body.committed;
-    register_free(&body);
-    return status;
-}
-
 int recover_open(struct volume *volume, struct error *error)
 {
     uint64_t committed = 0;
-    int status = -ESTALE;
-    for (int i = 0; i < OPEN_TRIES && status == -ESTALE; i++)
-        status = become_owner(volume, &committed, error);
+    int status = takeover(volume, &committed, error);
     if (status < 0)
-        return status == -ESTALE ? error_set(error, EBUSY, "%s: others keep taking it; try again", volume->subject)
-                                 : status;
+        return status;
     const struct root *root = &volume->body.newest;
     volume->size = root->size;
     volume->pages = (root->size + PAGE_BYTES - 1) / PAGE_BYTES;
@@ -417,7 +360,13 @@ int recover_open(struct volume *volume, struct error *error)
     memcpy(volume->chain, root->hash, SHA256_BYTES);
     volume->objects = object_table_new();
     volume->map = map_new(volume->objects, volume->pages);
+    budget_divide_maps(volume->all);
+    status = restore_from_root(volume, error);
+    if (status < 0)
+        return status;
     status = replay_and_fence(volume, committed, error);
+    if (status == -ESHUTDOWN)
+        return takeover_recheck(volume, error);
     if (status < 0)
         return status;
     if (MUTANT(skip_register_reread))

@@ -81,7 +81,7 @@ void upload_start(struct volume *volume)
 {
     list_for_each (node, &volume->batches) {
         struct batch *batch = container_of(node, struct batch, link);
-        if (volume->uploads >= volume->all->settings.uploads)
+        if (volume->uploads >= volume->all->settings.uploads + UPLOADS_AHEAD)
             return;
         if (batch->state != BATCH_SEALED || !upload_wanted(volume, batch))
             continue;

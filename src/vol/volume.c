@@ -11,11 +11,16 @@
  * wanted any more or another owner has taken it, and closes it.  So whoever asked
  * first may leave in the middle of the opening, and nobody else is harmed.
  *
+ * While it is OPENING it may have to wait for another owner (vol/takeover.c).
+ * Each of those who want it waits as long as the settings say and then leaves;
+ * when all have left, the opening is abandoned.
+ *
  * A volume without users stays for a grace period, in case its client comes
- * back; everything it has is committed first, then ownership is given back.  Users
- * that come while it is RELEASING wait, and open it anew.  What could not be
- * given back, because the store was away, is remembered: the register still
- * names us, and this must not keep ourselves from opening the volume again.
+ * back (not if that vanished, for then nobody knows when); everything it has is
+ * committed first, then ownership is given back.  Users that come while it is
+ * RELEASING wait, and open it anew.  What could not be given back, because the
+ * store was away, is remembered: the register still names us, and this must not
+ * keep ourselves from opening the volume again.
  *
  * A CLOSED volume is no longer found; it is freed when its last user has gone. */
 #include "vol/volume.h"
@@ -28,8 +33,10 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "vol/checkpoint.h"
 #include "vol/flush.h"
 #include "vol/internal.h"
+#include "vol/leaves.h"
 
 static const char *const state_names[] = { "OPENING", "SERVING", "RELEASING", "FENCED", "CLOSED" };
 static const uint32_t state_moves[] = {
@@ -51,7 +58,16 @@ struct volume_settings volume_settings_default(void)
         .read_deadline_ms = 60 * 1000,
         .release_grace_ms = 5000,
         .uploads = 16,
+        /* Opening reads at most twice so many entries, 32 at a time: about a second at 15 ms each. */
+        .checkpoint_slots = 1024,
+        /* What a data object or two of pieces are little beside; and replayed within a second or two. */
+        .checkpoint_bytes = UINT64_C(512) << 20,
+        .settled_slots = 3, /* fewer requests than a checkpoint makes; each opening adds one */
+        .checkpoint_object_bytes = UINT64_C(8) << 20, /* as data objects: larger ones gain nothing */
+        /* One GET of that costs hardly more than one of the leaf that is needed, and brings up to 2 GiB of disk. */
+        .checkpoint_frame_bytes = 128u << 10,
         .lease_ms = 30 * 1000,
+        .owner_wait_ms = 45 * 1000,
     };
 }
 
@@ -88,6 +104,12 @@ static struct volume *volume_new(struct volumes *all, const char *name, size_t n
     text_quote(name, name_length, quoted, sizeof quoted);
     snprintf(volume->subject, sizeof volume->subject, "volume '%s'", quoted);
     group_init(&volume->group, all->loop);
+    group_init(&volume->writer.group, all->loop);
+    waitq_init(&volume->writer.wanted);
+    waitq_init(&volume->writer.landed);
+    lease_init(&volume->lease, all->settings.lease_ms);
+    list_init(&volume->leaf_loads);
+    volume->checkpoint = checkpoint_new(volume);
     waitq_init(&volume->attention);
     waitq_init(&volume->committed);
     waitq_init(&volume->work);
@@ -121,7 +143,7 @@ static uint64_t drop_batches(struct volume *volume)
 static void volume_free(struct volume *volume)
 {
     assert(volume->state == VOLUME_CLOSED && volume->users == 0 && !list_linked(&volume->link));
-    assert(list_empty(&volume->watches) && volume->group.count == 0);
+    assert(list_empty(&volume->watches) && volume->group.count == 0 && volume->writer.group.count == 0);
     drop_batches(volume);
     dirty_free(volume->dirty);
     map_free(volume->map);
@@ -139,10 +161,13 @@ void volume_fence(struct volume *volume, const struct error *story)
         return;
     error_copy(&volume->failure, story);
     state_move(&volume_states, &volume->state, VOLUME_FENCED);
-    event_raise(volume->all->events, EVENT_ERROR, volume->subject,
-                "another owner has taken it; its clients are dropped: %s", story->story);
+    bool taken = story->code == ESHUTDOWN || story->code == EEXIST || story->code == ESTALE;
+    event_raise(volume->all->events, EVENT_ERROR, volume->subject, "%s; its clients are dropped: %s",
+                taken ? "another owner has taken it" : "it can be served no longer", story->story);
     waitq_wake_all(&volume->committed);
     waitq_wake_all(&volume->work);
+    waitq_wake_all(&volume->writer.wanted);
+    waitq_wake_all(&volume->writer.landed);
     waitq_wake_all(&volume->attention);
     waitq_wake_all(&volume->all->changed);
     /* A watch may take itself out, and no other. */
@@ -199,7 +224,8 @@ static bool keep_serving(struct volume *volume)
             return false;
         uint64_t deadline = UINT64_MAX;
         if (volume->users == 0) {
-            deadline = volume->idle_since_ns + volume->all->settings.release_grace_ms * NS_PER_MS;
+            uint64_t grace_ms = volume->vanished ? 0 : volume->all->settings.release_grace_ms;
+            deadline = volume->idle_since_ns + grace_ms * NS_PER_MS;
             if (volume->all->stopping || loop_now_ns(volume->loop) >= deadline)
                 return true;
         }
@@ -208,7 +234,8 @@ static bool keep_serving(struct volume *volume)
     }
 }
 
-/* Commits everything, while new users may still come. True: nothing is dirty and there are no users. */
+/* Commits everything, and takes a checkpoint, while new users may still come. True: nothing is dirty and there are no
+ * users. */
 static bool settle(struct volume *volume)
 {
     struct error error = ERROR_NONE;
@@ -217,6 +244,8 @@ static bool settle(struct volume *volume)
     int status = flush_until(volume, UINT64_MAX, &error);
     if (status < 0 && status != -ECANCELED && volume->state == VOLUME_SERVING)
         sleep_ns(NS_PER_S); /* no space, no permission: its event was raised; what is dirty is kept and tried on */
+    if (status == 0 && volume->users == 0 && list_empty(&volume->batches))
+        checkpoint_settle(volume);
     return status == 0 && volume->users == 0 && list_empty(&volume->batches) && volume->state == VOLUME_SERVING;
 }
 
@@ -227,9 +256,7 @@ static void give_back(struct volume *volume)
     if (status == 0)
         event_raise(volume->all->events, EVENT_INFO, volume->subject, "released at log entry %llu",
                     (unsigned long long)volume->committed_seq);
-    else if (status == -ESTALE)
-        volume_fence(volume, &error);
-    else
+    else if (volume->state != VOLUME_FENCED)
         event_raise(volume->all->events, EVENT_WARNING, volume->subject,
                     "everything is saved, but its register could not be released: %s", error.story);
 }
@@ -241,6 +268,7 @@ static void serve(struct volume *volume)
     event_raise(volume->all->events, EVENT_INFO, volume->subject, "open: epoch %llu, log entry %llu",
                 (unsigned long long)volume->epoch, (unsigned long long)volume->committed_seq);
     group_spawn(&volume->group, "commit", commit_task, volume);
+    leaves_fill(volume);
     waitq_wake_all(&volume->all->changed);
     while (!coroutine_cancelled() && keep_serving(volume)) {
         if (!settle(volume))
@@ -257,7 +285,7 @@ static void serve(struct volume *volume)
  * wait here are told before. */
 static void undo_take(struct volume *volume)
 {
-    if (volume->returned || volume->epoch == 0)
+    if (volume->returned || volume->epoch == 0 || volume->state == VOLUME_FENCED)
         return;
     state_move(&volume_states, &volume->state, VOLUME_RELEASING);
     waitq_wake_all(&volume->all->changed);
@@ -265,19 +293,38 @@ static void undo_take(struct volume *volume)
     ownership_release(volume, &error);
 }
 
+/* It was fenced by what stands in the log, which does not say who has it now; the register does. */
+static void tell_taker(struct volume *volume)
+{
+    struct register_body body;
+    char etag[STORE_ETAG_MAX], owner[OWNER_TEXT_MAX];
+    struct error error = ERROR_NONE;
+    if (volume->taker_known || volume->failure.code != EEXIST || ownership_read(volume, &body, etag, &error) < 0)
+        return;
+    ownership_describe(&body, owner);
+    volume->returned = volume->returned || !nonce_equal(&body.owner, &volume->owner);
+    event_raise(volume->all->events, EVENT_INFO, volume->subject, "it was taken by %s (epoch %llu)", owner,
+                (unsigned long long)body.epoch);
+    register_free(&body);
+}
+
 static void keeper(void *arg)
 {
     struct volume *volume = arg;
     struct volumes *all = volume->all;
-    int status = recover_open(volume, &volume->failure);
-    if (status == 0) {
-        volume->failure = (struct error)ERROR_NONE; /* of attempts that were repeated */
+    struct error error = ERROR_NONE;
+    int status = recover_open(volume, &error);
+    if (status == 0 && volume->state == VOLUME_OPENING) {
         serve(volume);
-    } else {
+    } else if (volume->state == VOLUME_OPENING) {
+        error_copy(&volume->failure, &error);
         undo_take(volume);
     }
+    if (volume->state == VOLUME_FENCED)
+        tell_taker(volume);
     group_cancel(&volume->group);
     group_join(&volume->group);
+    ownership_end(volume);
     static const struct nonce never;
     if (!volume->returned && !nonce_equal(&volume->owner, &never)) /* it may be named in the register, now or later */
         all->unreturned[all->unreturned_next++ % UNRETURNED_MAX] = volume->owner;
@@ -285,6 +332,9 @@ static void keeper(void *arg)
     if (dropped > 0)
         event_raise(all->events, EVENT_ERROR, volume->subject, "%llu bytes that were written but not flushed are lost",
                     (unsigned long long)dropped);
+    checkpoint_free(volume->checkpoint);
+    volume->checkpoint = NULL;
+    budget_drop_map(volume);
     cache_forget(all->cache, volume_cache_id(volume, 0), volume_cache_id(volume, 0) + (UINT64_C(1) << CACHE_TAG_SHIFT));
     state_move(&volume_states, &volume->state, VOLUME_CLOSED);
     list_remove(&volume->link);
@@ -307,11 +357,12 @@ static struct volume *find(struct volumes *all, const char *name, size_t name_le
     return NULL;
 }
 
-void volumes_release(struct volumes *all, struct volume *volume)
+void volumes_release(struct volumes *all, struct volume *volume, bool vanished)
 {
     assert(volume->users > 0 && volume->all == all);
     if (--volume->users > 0)
         return;
+    volume->vanished = vanished;
     volume->idle_since_ns = loop_now_ns(all->loop);
     if (volume->state == VOLUME_CLOSED)
         volume_free(volume);
@@ -319,15 +370,21 @@ void volumes_release(struct volumes *all, struct volume *volume)
         waitq_wake_all(&volume->attention);
 }
 
-/* 0: it is OPENING no more.  -ETIMEDOUT: for too long the store has not answered; a long log alone takes its time. */
+/* 0: it is OPENING no more.  -EBUSY: another owner has had it for as long as this user waits.  -ETIMEDOUT: for too long
+ * the store has not answered; a long log alone takes its time. */
 static int await_opening(struct volume *volume)
 {
     uint64_t since = loop_now_ns(volume->loop);
+    uint64_t patience = since + volume->all->settings.owner_wait_ms * NS_PER_MS;
     while (volume->state == VOLUME_OPENING) {
         since = volume->answered_ns > since ? volume->answered_ns : since;
-        uint64_t deadline = since + OWNERSHIP_DEADLINE_NS;
-        if (loop_now_ns(volume->loop) >= deadline)
+        uint64_t deadline = since + OWNERSHIP_DEADLINE_NS, now = loop_now_ns(volume->loop);
+        if (volume->holder != NULL && now >= patience)
+            return -EBUSY;
+        if (now >= deadline)
             return -ETIMEDOUT;
+        if (volume->holder != NULL && patience < deadline)
+            deadline = patience;
         if (waitq_wait_until(&volume->all->changed, deadline) == -ECANCELED)
             return -ECANCELED;
     }
@@ -361,7 +418,13 @@ int volumes_acquire(struct volumes *all, const char *name, size_t name_length, u
             *ret_volume = volume;
             return 0;
         }
-        if (status == -ECANCELED)
+        if (status == 0 && volume->abandoned && !all->stopping) { /* by all who had waited; we had just come */
+            volumes_release(all, volume, false);
+            continue;
+        }
+        if (status == -EBUSY)
+            takeover_refuse(volume, error);
+        else if (status == -ECANCELED)
             error_set(error, ECANCELED, "given up while the volume was being opened");
         else if (status < 0)
             status = error_set(error, EIO, "%s could not be opened: the store does not answer%s%s", volume->subject,
@@ -370,7 +433,7 @@ int volumes_acquire(struct volumes *all, const char *name, size_t name_length, u
             status = error_copy(error, &volume->failure);
         else
             status = error_set(error, ESHUTDOWN, "%s was closed again", volume->subject);
-        volumes_release(all, volume);
+        volumes_release(all, volume, false);
         return status;
     }
 }
@@ -389,11 +452,6 @@ void volume_unwatch(struct volume_watch *watch)
 
 /* ---- the shard ---- */
 
-static uint64_t shrink_cache(void *arg, uint64_t bytes)
-{
-    return cache_shrink(arg, bytes);
-}
-
 struct volumes *volumes_new(struct loop *loop, struct store *store, struct host *host, struct event_sink *events,
                             const struct volume_settings *settings)
 {
@@ -408,7 +466,7 @@ struct volumes *volumes_new(struct loop *loop, struct store *store, struct host 
     waitq_init(&all->changed);
     budget_init(all);
     all->cache = cache_new(all->pool, loop_random_u64(loop));
-    page_pool_on_shortage(all->pool, shrink_cache, all->cache);
+    page_pool_on_shortage(all->pool, budget_shrink, all);
     return all;
 }
 
@@ -437,6 +495,7 @@ static void wake_keepers(struct volumes *all)
 int volumes_shutdown(struct volumes *all, uint64_t deadline_ns, struct error *error)
 {
     all->stopping = true;
+    all->stop_by_ns = deadline_ns;
     wake_keepers(all);
     int status = 0;
     while (!list_empty(&all->all) && status == 0)
@@ -456,8 +515,11 @@ void volumes_abandon(struct volumes *all)
 {
     all->stopping = true;
     group_cancel(&all->group);
-    list_for_each (node, &all->all)
-        group_cancel(&container_of(node, struct volume, link)->group);
+    list_for_each (node, &all->all) {
+        struct volume *volume = container_of(node, struct volume, link);
+        group_cancel(&volume->group);
+        group_cancel(&volume->writer.group);
+    }
     group_join(&all->group);
 }
 
@@ -468,6 +530,7 @@ void volumes_free(struct volumes *all)
     assert(list_empty(&all->all));
     cache_free(all->cache);
     page_pool_free(all->pool);
+    free(all->pasts);
     free(all);
 }
 
@@ -497,9 +560,14 @@ struct volume_counts volume_read_counts(const struct volume *volume)
     counts.uncommitted_batches = volume->batch_count;
     counts.committed_seq = volume->committed_seq;
     counts.epoch = volume->epoch;
+    counts.lease_in_doubt = volume->doubted;
     if (volume->map != NULL) {
         counts.mapped_pages = map_mapped_pages(volume->map);
         counts.map_bytes = map_memory_bytes(volume->map);
+        counts.leaf_bytes = map_leaf_bytes(volume->map);
+        counts.dirty_leaf_bytes = map_dirty_bytes(volume->map);
+        counts.object_table_bytes = object_table_memory_bytes(volume->objects);
+        counts.root_seq = volume->body.newest.seq;
     }
     return counts;
 }

@@ -45,6 +45,14 @@ struct host_ops {
  * could wait for each other for ever. */
 #define VOLUMES_MEMORY_LEAST (UINT64_C(80) << 20)
 
+/* Bounds of a lease: below, renewing would be all that a server does; beyond, nobody waits for a dead owner.  What a
+ * register says is taken to be within them. */
+#define LEASE_MS_LEAST 1000u
+#define LEASE_MS_MOST (10u * 60 * 1000)
+
+/* The longest that 2 MiB of disk can make of a leaf, with room. */
+#define CHECKPOINT_FRAME_LEAST (16u << 10)
+
 /* Settings of the engine; all of them have a default in volume_settings_default(). */
 struct volume_settings {
     uint64_t memory_bytes; /* this shard's share: cache, dirty data, data on its way */
@@ -52,10 +60,18 @@ struct volume_settings {
     uint64_t batch_age_ms; /* an open batch is sealed after */
     uint64_t flush_deadline_ms;
     uint64_t read_deadline_ms;
-    uint64_t release_grace_ms; /* after the last client has gone */
+    uint64_t release_grace_ms; /* after the last client has gone; not for one that vanished */
     uint32_t uploads;          /* data objects on their way at once, per volume */
-    uint64_t lease_ms;
-    bool break_lease; /* take volumes whatever their register says of the owner */
+    /* A checkpoint is begun after so many log entries since the last, or so many bytes committed; commits wait at twice
+     * that. */
+    uint64_t checkpoint_slots, checkpoint_bytes;
+    uint64_t settled_slots;           /* so many entries may be left for the next owner to read when it is given back */
+    uint64_t checkpoint_object_bytes; /* of its objects */
+    uint32_t checkpoint_frame_bytes;  /* of leaves that are read together; at least CHECKPOINT_FRAME_LEAST */
+    uint64_t map_bytes;               /* leaves of maps in memory; 0: a part of memory_bytes */
+    uint64_t lease_ms;                /* LEASE_MS_LEAST to LEASE_MS_MOST; renewed at half of it */
+    uint64_t owner_wait_ms; /* how long an acquire waits for another owner to go, or to be silent for its lease */
+    bool break_lease;       /* take volumes whatever their register says of the owner */
 };
 struct volume_settings volume_settings_default(void);
 
@@ -99,22 +115,33 @@ CO int volumes_look(struct volumes *volumes, const char *name, size_t name_lengt
 
 /* Opens the volume, creating it with `create_size` bytes when it does not exist (0: -ENOENT instead);
  * takes ownership in the store; counts one user.  Concurrent calls share one opening.
- *   -EBUSY: another owner holds it; the story says who and what to do.  -EBADMSG and others: refused, why. */
+ *   -EBUSY: another owner holds it, and did so for owner_wait_ms; the story says who, since when, how alive it looked
+ *   and what to do.  (With break_lease it is taken at once.)  -EBADMSG and others: refused, why. */
 CO int volumes_acquire(struct volumes *volumes, const char *name, size_t name_length, uint64_t create_size,
                        struct volume **ret_volume, struct error *error);
-/* One user less; the last one's going starts the grace period, after which it is flushed and released. */
-void volumes_release(struct volumes *volumes, struct volume *volume);
+/* One user less; the last one's going starts the grace period, after which it is flushed and released.  `vanished`: the
+ * client did not leave, but is not there any more (keepalive, a timeout), so it will not come back within moments: no
+ * grace if it was the last. */
+void volumes_release(struct volumes *volumes, struct volume *volume, bool vanished);
 
 /* Names of volumes that exist, in the order of their keys; the callback's memory is its own. */
 CO int volumes_list(struct store *store, int (*visit)(void *arg, const char *name, size_t name_length), void *arg,
                     struct error *error);
-/* Called once per connection: `gone` is called when the volume is fenced or lost, so that it drops its client. */
+/* One for each connection.  A callback may unwatch its own watch, and no other. */
 struct volume_watch {
     struct list link; /* list_init() before the first use */
+    /* The volume is fenced or lost: drop the client. */
     void (*gone)(struct volume_watch *watch);
+    /* volume_may_answer() is true again, after it was false.  NULL: nobody cares. */
+    void (*resumed)(struct volume_watch *watch);
 };
 void volume_watch(struct volume *volume, struct volume_watch *watch);
 void volume_unwatch(struct volume_watch *watch);
+
+/* Whether replies to clients may leave now: our lease is valid beyond doubt, by every clock.  To be asked right before
+ * they are sent, once for a batch: it reads the clocks.  While it is false, replies are held: until resumed(), or for
+ * ever, once gone() was called. */
+bool volume_may_answer(struct volume *volume);
 
 /* ---- one volume ---- */
 
@@ -181,7 +208,14 @@ struct volume_counts {
     uint64_t dirty_bytes, uncommitted_batches;
     uint64_t committed_seq, epoch;
     uint64_t mapped_pages, map_bytes;
+    uint64_t leaf_bytes, dirty_leaf_bytes; /* of map_bytes: leaves, and what of them waits for a checkpoint */
+    uint64_t object_table_bytes;
+    uint64_t leaf_loads;                    /* GETs of leaves that were fetched */
+    uint64_t checkpoints, checkpoint_bytes; /* made since it was opened */
+    uint64_t root_seq;                      /* log entry of the newest */
     uint64_t fetches, fetched_bytes;
+    uint64_t renewals;   /* writes of the register that landed since it was opened */
+    bool lease_in_doubt; /* replies are held */
 };
 struct volume_counts volume_read_counts(const struct volume *volume);
 

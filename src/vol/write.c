@@ -75,7 +75,7 @@ static void link_zeroes(struct volume *volume, uint64_t first, uint64_t past)
         list_push_back(&volume->zeroing, &batch->zero_link);
     }
     batch_zero(batch, first, past);
-    if (batch_full(batch, commit_open_room(volume)))
+    if (batch_full(batch, commit_open_room(volume), commit_ordered_pages(volume)))
         commit_seal(volume, false);
 }
 
@@ -98,7 +98,7 @@ static void link_page(struct volume *volume, struct page *page, uint64_t number,
         batch_remove(batch, old);
     batch_add(batch, page);
     batch->in_order += in_order;
-    if (batch_full(batch, commit_open_room(volume)))
+    if (batch_full(batch, commit_open_room(volume), commit_ordered_pages(volume)))
         commit_seal(volume, false);
 }
 
@@ -316,11 +316,7 @@ int volume_write_finish(struct volume_write *write, struct error *error)
         status = volume->state == VOLUME_SERVING ? finish_now(write, held, &missing) : -ESHUTDOWN;
         if (status != -EAGAIN)
             break;
-        struct frame **place = &held[missing == first ? 0 : 1];
-        if (*place != NULL)
-            frame_unref(volume->all->cache, *place);
-        *place = NULL;
-        status = fetch_page(volume, missing, missing + 1, place, error);
+        status = fetch_missing(volume, missing, missing + 1, &held[missing == first ? 0 : 1], error);
         if (status < 0)
             break;
     }
@@ -467,13 +463,12 @@ static int zero_edge(struct volume *volume, const struct edge *edge, struct erro
     status = page_pool_take(volume->all->pool, 1, &page);
     while (status == 0) {
         status = volume->state == VOLUME_SERVING ? read_page_try(volume, edge->number, &held, 1, &base) : -ESHUTDOWN;
-        if (held != NULL)
-            frame_unref(volume->all->cache, held);
-        held = NULL;
         if (status != -EAGAIN)
             break;
-        status = fetch_page(volume, edge->number, edge->number + 1, &held, error);
+        status = fetch_missing(volume, edge->number, edge->number + 1, &held, error);
     }
+    if (held != NULL)
+        frame_unref(volume->all->cache, held);
     if (status == 0 && base != NULL) {
         link_edge(volume, edge, base, page);
         page_unref(base);

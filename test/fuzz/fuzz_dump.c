@@ -13,6 +13,7 @@ static const char *const keys[] = {
     UUID "/log/00000000000000000001",
     UUID "/log/00000000000000000002",
     UUID "/data/00000000000000000001/00000000000000000006",
+    UUID "/data/00000000000000000001/00000000000000000001",
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 

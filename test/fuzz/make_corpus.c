@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "../lib/format_samples.h"
+#include "../lib/checkpoint_samples.h"
 
 #define RANDOM_SEEDS 4
 
@@ -114,6 +114,82 @@ static void frames(void)
     buffer_free(&bytes);
 }
 
+/* The first byte of these seeds chooses the kind of frame. */
+enum { SEED_LEAVES, SEED_MID, SEED_ROOT, SEED_OBJECTS };
+
+static void random_pieces(int round, struct chance *chance)
+{
+    struct buffer bytes = BUFFER_EMPTY;
+    char name[32];
+    struct random_leaves *leaves = memory_new(sizeof(*leaves));
+    struct leaves_writer *writer = leaves_writer_new(PIECE_PAYLOAD_MAX);
+    random_leaves(chance, leaves);
+    for (uint32_t i = 0; i < leaves->leaf_count && i < 2; i++) { /* seeds are small */
+        leaves->leaves[i].run_count = leaves->leaves[i].run_count < 20 ? leaves->leaves[i].run_count : 20;
+        leaves_writer_add(writer, &leaves->leaves[i]);
+    }
+    leaves_writer_finish(writer, &bytes);
+    leaves_writer_free(writer);
+    free(leaves);
+    snprintf(name, sizeof(name), "leaves-%d", round);
+    write_seed("checkpoint", name, SEED_LEAVES, &bytes);
+
+    struct mid_frame mid = random_mid(chance);
+    mid.slot_count = mid.slot_count < 20 ? mid.slot_count : 20;
+    buffer_clear(&bytes);
+    mid_encode(&mid, &bytes);
+    mid_frame_free(&mid);
+    snprintf(name, sizeof(name), "mid-%d", round);
+    write_seed("checkpoint", name, SEED_MID, &bytes);
+
+    struct objects_frame objects;
+    while ((objects = round % 2 == 0 ? random_chunk(chance) : random_graves(chance)).row_count == 0)
+        objects_frame_free(&objects);
+    objects.row_count = objects.row_count < 10 ? objects.row_count : 10;
+    buffer_clear(&bytes);
+    objects_encode(&objects, &bytes);
+    objects_frame_free(&objects);
+    snprintf(name, sizeof(name), "objects-%d", round);
+    write_seed("checkpoint", name, SEED_OBJECTS, &bytes);
+
+    struct root_frame frame = random_root_frame(chance);
+    frame.mid_count = frame.mid_count < 5 ? frame.mid_count : 5;
+    frame.chunk_count = frame.chunk_count < 5 ? frame.chunk_count : 5;
+    buffer_clear(&bytes);
+    root_frame_encode(&frame, &bytes);
+    root_frame_free(&frame);
+    snprintf(name, sizeof(name), "root-%d", round);
+    write_seed("checkpoint", name, SEED_ROOT, &bytes);
+    buffer_free(&bytes);
+}
+
+static void checkpoints(void)
+{
+    struct chance chance = { 13 };
+    struct buffer bytes = BUFFER_EMPTY;
+    sample_checkpoint(&bytes);
+    write_seed("dump", "checkpoint", 6, &bytes);
+    write_seed("dump", "checkpoint-sealed", 0x80 | 6, &bytes);
+    buffer_clear(&bytes);
+    sample_leaves(&bytes);
+    write_seed("checkpoint", "leaves", SEED_LEAVES, &bytes);
+    buffer_clear(&bytes);
+    sample_mid(&bytes);
+    write_seed("checkpoint", "mid", SEED_MID, &bytes);
+    buffer_clear(&bytes);
+    sample_chunk(&bytes);
+    write_seed("checkpoint", "chunk", SEED_OBJECTS, &bytes);
+    buffer_clear(&bytes);
+    sample_graves(&bytes);
+    write_seed("checkpoint", "graves", SEED_OBJECTS, &bytes);
+    buffer_clear(&bytes);
+    sample_root_payload(&bytes, 896);
+    write_seed("checkpoint", "root", SEED_ROOT, &bytes);
+    for (int i = 0; i < RANDOM_SEEDS; i++)
+        random_pieces(i, &chance);
+    buffer_free(&bytes);
+}
+
 static void texts(void)
 {
     struct uuid uuid = sample_uuid();
@@ -162,6 +238,7 @@ int main(int argc, char **argv)
     registers();
     entries();
     frames();
+    checkpoints();
     texts();
     return 0;
 }

@@ -178,7 +178,7 @@ def test_two_servers(t):
     """Two servers share a store: different volumes side by side; the same volume is refused with a message that
     names the holder and the way out."""
     first = t.server(size='16MB', name='first')
-    second = t.server(size='16MB', name='second')
+    second = t.server(size='16MB', name='second', arguments=['--owner-wait', '1s'])
     assert first.store == second.store
     clients = [Steady(server.uri(f'disk{number}'), random.Random(number), 16 * MIB)
                for number, server in enumerate((first, second))]
@@ -242,13 +242,13 @@ def test_restart_at_once(t):
 
 
 def test_stopped_owner_is_not_dead(t):
-    """A server that is stopped by a signal still owns its volumes."""
+    """A server that is stopped by a signal still owns its volumes, as long as its lease lasts."""
     first = t.server(size='16MB', name='first')
     handle = connect(first)
     handle.pwrite(b'mine', 0)
     handle.flush()
     first.process.signal(signal.SIGSTOP)
-    second = t.server(size='16MB', name='second')
+    second = t.server(size='16MB', name='second', arguments=['--owner-wait', '1s'])
     assert connect_refused(second), 'the volume of a live owner was taken'
     first.process.signal(signal.SIGCONT)
     handle.pwrite(b'here', 0)
@@ -265,7 +265,7 @@ def test_break_lease(t):
     handle = connect(first)
     handle.pwrite(b'flushed', 0)
     handle.flush()
-    second = t.server(size='16MB', name='second')
+    second = t.server(size='16MB', name='second', arguments=['--owner-wait', '1s'])
     asked = t.cairn('break-lease', *first.store.words(), 'disk', check=False)
     assert asked.returncode == 2 and '--yes' in asked.stderr, asked.stderr
     assert connect_refused(second), 'taken though nobody said yes'

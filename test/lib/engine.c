@@ -27,6 +27,21 @@ static const struct host_ops host_ops = { .sign = sign, .owner_is_dead = nobody_
 
 static const struct fault_settings perfect;
 
+static void keep_event(struct event_sink *sink, enum event_level level, const char *subject, const char *text)
+{
+    struct bench *bench = container_of(sink, struct bench, events);
+    buffer_printf(&bench->said, "%s: %s\n", subject, text);
+}
+
+int bench_said(const struct bench *bench, const char *words)
+{
+    int count = 0;
+    if (bench->said.length > 0)
+        for (const char *at = (const char *)bench->said.data; (at = strstr(at, words)) != NULL; at++)
+            count++;
+    return count;
+}
+
 static void run_body(void *arg)
 {
     struct bench *bench = arg;
@@ -38,6 +53,7 @@ void bench_run(uint64_t seed, void (*body)(struct bench *bench))
 {
     struct bench bench = { .host.ops = &host_ops, .body = body };
     bench.world = world_new(seed);
+    bench.events = (struct event_sink){ .raise = keep_event, .least = EVENT_INFO };
     bench.loop = loop_sim_new(bench.world, "server");
     bench.mem = mem_new();
     bench.direct = store_mem_open(bench.mem);
@@ -65,13 +81,14 @@ void bench_run(uint64_t seed, void (*body)(struct bench *bench))
     mem_free(bench.mem);
     loop_free(bench.loop);
     world_free(bench.world);
+    buffer_free(&bench.said);
 }
 
 void engine_start(struct engine *engine)
 {
     struct bench *bench = engine->bench;
     assert_null(engine->volumes);
-    engine->volumes = volumes_new(bench->loop, engine->count, &bench->host, NULL, &engine->settings);
+    engine->volumes = volumes_new(bench->loop, engine->count, &bench->host, &bench->events, &engine->settings);
 }
 
 int engine_try_open(struct engine *engine, uint64_t create_size, struct error *error)
@@ -113,7 +130,7 @@ static void end(struct engine *engine)
 static void let_go(struct engine *engine)
 {
     if (engine->volume != NULL)
-        volumes_release(engine->volumes, engine->volume);
+        volumes_release(engine->volumes, engine->volume, false);
     engine->volume = NULL;
 }
 
@@ -127,11 +144,16 @@ void engine_close(struct engine *engine)
     end(engine);
 }
 
-void engine_crash(struct engine *engine)
+void engine_die(struct engine *engine)
 {
     let_go(engine);
     volumes_abandon(engine->volumes);
     end(engine);
+}
+
+void engine_crash(struct engine *engine)
+{
+    engine_die(engine);
     for (int i = 0; i < ENGINES; i++)
         engine->bench->engines[i].settings.break_lease = true;
 }

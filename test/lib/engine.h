@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
+#include "base/event.h"
 #include "rt/loop_sim.h"
 #include "rt/task.h"
 #include "rt/wait.h"
@@ -40,6 +42,8 @@ struct bench {
     struct mem *mem;
     struct store *direct; /* the store as it is */
     struct host host;
+    struct event_sink events; /* of all engines */
+    struct buffer said;       /* lines: what they raised */
     struct engine engines[ENGINES];
     struct group group; /* of the test's own tasks, and the test itself */
     void (*body)(struct bench *bench);
@@ -48,6 +52,9 @@ struct bench {
 
 /* Runs `body` as a task of a new world until nothing is left to do. */
 void bench_run(uint64_t seed, void (*body)(struct bench *bench));
+
+/* How many of the events so far have `words` in them. */
+int bench_said(const struct bench *bench, const char *words);
 
 /* Starts an engine without opening anything. */
 void engine_start(struct engine *engine);
@@ -58,6 +65,8 @@ void engine_open(struct engine *engine, uint64_t create_size);
 void engine_close(struct engine *engine);
 /* The end without a word to the store: the next owner has to break the lease, and is told to. */
 void engine_crash(struct engine *engine);
+/* The same, and nobody is told anything. */
+void engine_die(struct engine *engine);
 /* Nothing is held of pages and gates, but for what the cache has. */
 void engine_holds_nothing(const struct engine *engine);
 

@@ -96,6 +96,18 @@ void fake_volume_lose(struct volumes *volumes, const char *name)
     }
 }
 
+void fake_volumes_resume(struct volumes *volumes)
+{
+    fake.doubt = false;
+    list_for_each (node, &volumes->list) {
+        struct volume *volume = container_of(node, struct volume, link);
+        list_for_each (link, &volume->watches) {
+            struct volume_watch *watch = container_of(link, struct volume_watch, link);
+            watch->resumed(watch);
+        }
+    }
+}
+
 /* ---- all volumes ---- */
 
 int volumes_look(struct volumes *volumes, const char *name, size_t name_length, struct volume_brief *ret_brief,
@@ -114,6 +126,17 @@ static int pause_a_turn(const struct volume *volume)
             return rc;
     }
     return volume != NULL && volume->lost ? -ESHUTDOWN : coroutine_yield();
+}
+
+/* Of what changes the disk. */
+static int pause_to_change(const struct volume *volume)
+{
+    while (fake.hold_changes) {
+        int rc = sleep_ns(NS_PER_MS);
+        if (rc < 0)
+            return rc;
+    }
+    return pause_a_turn(volume);
 }
 
 int volumes_acquire(struct volumes *volumes, const char *name, size_t name_length, uint64_t create_size,
@@ -150,11 +173,12 @@ bool volumes_readers_wait(const struct volumes *volumes)
     return fake.readers_wait;
 }
 
-void volumes_release(struct volumes *volumes, struct volume *volume)
+void volumes_release(struct volumes *volumes, struct volume *volume, bool vanished)
 {
     assert(volume->users > 0);
     volume->users--;
     fake.closed++;
+    fake.vanished += vanished;
 }
 
 int volumes_list(struct store *store, int (*visit)(void *arg, const char *name, size_t name_length), void *arg,
@@ -179,6 +203,11 @@ void volume_watch(struct volume *volume, struct volume_watch *watch)
 void volume_unwatch(struct volume_watch *watch)
 {
     list_remove(&watch->link);
+}
+
+bool volume_may_answer(struct volume *volume)
+{
+    return !fake.doubt;
 }
 
 uint64_t volume_size(const struct volume *volume)
@@ -312,7 +341,7 @@ int volume_write_finish_try(struct volume_write *write)
 
 int volume_write_finish(struct volume_write *write, struct error *error)
 {
-    int rc = pause_a_turn(write->volume);
+    int rc = pause_to_change(write->volume);
     if (rc < 0)
         volume_write_abort(write);
     else
@@ -351,7 +380,7 @@ int volume_zero_try(struct volume *volume, uint64_t offset, uint64_t length)
 
 int volume_zero(struct volume *volume, uint64_t offset, uint64_t length, struct error *error)
 {
-    int rc = pause_a_turn(volume);
+    int rc = pause_to_change(volume);
     if (rc == 0)
         rc = zero(volume, offset, length);
     return rc < 0 ? error_set_errno(error, -rc, "zero") : 0;

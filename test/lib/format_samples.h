@@ -377,6 +377,8 @@ static inline struct register_body random_register(struct chance *chance)
     chance_bytes(chance, body.uuid.bytes, sizeof(body.uuid.bytes));
     chance_bytes(chance, body.owner.bytes, sizeof(body.owner.bytes));
     chance_bytes(chance, body.write.bytes, sizeof(body.write.bytes));
+    if (chance_below(chance, 2) == 0)
+        chance_bytes(chance, body.renewal.bytes, sizeof(body.renewal.bytes));
     chance_bytes(chance, body.boot_id, sizeof(body.boot_id));
     random_text(chance, body.host, sizeof(body.host));
     random_text(chance, body.lock_path, sizeof(body.lock_path));

@@ -8,6 +8,7 @@
 
 #include "base/list.h"
 #include "base/memory.h"
+#include "rt/loop.h"
 #include "rt/wait.h"
 
 #define RULES_MAX 16
@@ -55,7 +56,8 @@ static struct script_rule fate_of(struct script *script, enum script_operation o
 }
 
 /* Up to the moment at which the request is applied: 0, or it is not applied. */
-static int begin(struct script *script, const struct script_rule *rule, const char *key, struct error *error)
+static int begin(struct script *script, const struct script_rule *rule, const char *key, uint64_t attempt_ms,
+                 struct error *error)
 {
     if (rule->before != NULL)
         rule->before(rule->arg);
@@ -65,11 +67,13 @@ static int begin(struct script *script, const struct script_rule *rule, const ch
         return 0;
     uint64_t cleared = script->cleared;
     int status = 0;
+    uint64_t deadline_ns =
+        attempt_ms == 0 ? UINT64_MAX : loop_now_ns(coroutine_loop(coroutine_self())) + attempt_ms * NS_PER_MS;
     script->hanging++;
     while (script->cleared == cleared && status == 0)
-        status = waitq_wait(&script->released);
+        status = waitq_wait_until(&script->released, deadline_ns);
     script->hanging--;
-    return status == 0 ? 0 : error_set_errno(error, ECANCELED, "%s", key);
+    return status == 0 ? 0 : error_set_errno(error, -status, "%s", key);
 }
 
 static int end(const struct script_rule *rule, int status, const char *key, struct error *error)
@@ -83,7 +87,7 @@ static int script_get(struct store *store, const struct store_get *get, struct s
 {
     struct script *script = script_of(store);
     struct script_rule rule = fate_of(script, SCRIPT_GET, get->key);
-    int status = begin(script, &rule, get->key, error);
+    int status = begin(script, &rule, get->key, get->attempt_ms, error);
     return status < 0 ? status : end(&rule, store_get(script->inner, get, ret_got, error), get->key, error);
 }
 
@@ -92,7 +96,7 @@ static int script_put(struct store *store, const struct store_put *put, char ret
 {
     struct script *script = script_of(store);
     struct script_rule rule = fate_of(script, SCRIPT_PUT, put->key);
-    int status = begin(script, &rule, put->key, error);
+    int status = begin(script, &rule, put->key, put->attempt_ms, error);
     return status < 0 ? status : end(&rule, store_put(script->inner, put, ret_etag, error), put->key, error);
 }
 
@@ -100,7 +104,7 @@ static int script_delete(struct store *store, const char *key, struct error *err
 {
     struct script *script = script_of(store);
     struct script_rule rule = fate_of(script, SCRIPT_DELETE, key);
-    int status = begin(script, &rule, key, error);
+    int status = begin(script, &rule, key, 0, error);
     return status < 0 ? status : end(&rule, store_delete(script->inner, key, error), key, error);
 }
 
@@ -110,9 +114,14 @@ static int script_list(struct store *store, const char *prefix, const char *afte
     struct script *script = script_of(store);
     struct script_rule rule = fate_of(script, SCRIPT_LIST, prefix);
     assert(rule.fate != SCRIPT_APPLIED); /* the listing would leak */
-    int status = begin(script, &rule, prefix, error);
+    int status = begin(script, &rule, prefix, 0, error);
     return status < 0 ? status
                       : end(&rule, store_list(script->inner, prefix, after, limit, ret_listing, error), prefix, error);
+}
+
+static uint64_t script_date_ms(struct store *store)
+{
+    return store_date_ms(script_of(store)->inner);
 }
 
 static void script_describe(struct store *store, char *ret_text, size_t capacity)
@@ -134,6 +143,7 @@ static const struct store_ops script_ops = {
     .put = script_put,
     .delete = script_delete,
     .list = script_list,
+    .date_ms = script_date_ms,
     .describe = script_describe,
     .close = script_close,
 };

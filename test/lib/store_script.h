@@ -16,7 +16,8 @@ enum script_fate {
     SCRIPT_PASS,    /* for the sake of `before` and `after` */
     SCRIPT_FAIL,    /* not applied */
     SCRIPT_APPLIED, /* applied, and failed all the same */
-    SCRIPT_HANG,    /* parked until store_script_clear(), then passes; or until cancelled, not applied */
+    SCRIPT_HANG,    /* parked until store_script_clear(), then passes; or until cancelled, or as long as it may take,
+                     * not applied */
 };
 
 struct script_rule {

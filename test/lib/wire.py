@@ -23,10 +23,14 @@ class Closed(Exception):
 
 
 class Wire:
-    def __init__(self, path, greet=True):
-        self.socket = socket.socket(socket.AF_UNIX)
+    """`where`: a unix socket's path, or (host, port); then `source` may name the address to come from."""
+
+    def __init__(self, where, greet=True, source=None):
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
         self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(path)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect(where)
         self.cookie = 0
         if greet:
             self.receive(18)

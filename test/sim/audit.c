@@ -1,6 +1,7 @@
 /* See audit.h.  The decoders are the product's own: that they refuse damage is proven elsewhere (their unit tests and
  * fuzz targets); what is proven here is that writers keep the rules that no single object can show. */
 #include "audit.h"
+#include "audit_root.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -230,6 +231,8 @@ static bool visit_register(struct audit *audit, const char *key, void *arg)
     char prefix[KEY_MAX];
     key_log_prefix(&body.uuid, prefix);
     each_key(audit, prefix, visit_entry, &walk);
+    if (!audit->sim->failed)
+        audit_root(audit->sim, audit->store, &body);
     if (!audit->sim->failed && body.committed >= walk.next_seq)
         sim_fail(audit->sim, "audit: %s says that slot %" PRIu64 " is committed, the log ends at %" PRIu64, key,
                  body.committed, walk.next_seq - 1);
@@ -254,6 +257,19 @@ void audit_store(struct sim *sim)
     each_key(&audit, "", visit_any, NULL);
     if (!sim->failed)
         each_key(&audit, KEY_REGISTERS, visit_register, NULL);
+    store_close(audit.store);
+}
+
+void audit_checkpoint(struct sim *sim, const char *name)
+{
+    struct audit audit = { .sim = sim, .store = store_mem_open(sim->mem) };
+    struct register_body body;
+    char key[KEY_MAX];
+    key_register(name, strlen(name), key);
+    if (audit_register(&audit, key, &body)) {
+        audit_root(sim, audit.store, &body);
+        register_free(&body);
+    }
     store_close(audit.store);
 }
 

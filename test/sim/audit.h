@@ -17,4 +17,7 @@ struct audit_ownership {
 };
 bool audit_ownership(struct sim *sim, const char *name, struct audit_ownership *ret_ownership);
 
+/* Holds the newest checkpoint of the disk against its log. */
+void audit_checkpoint(struct sim *sim, const char *name);
+
 #endif

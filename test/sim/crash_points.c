@@ -57,6 +57,10 @@ static void fixed_plan(struct plan *ret_plan)
     plan.server.volume.dirty_bytes = 4 * MIB;
     plan.server.volume.batch_age_ms = 200;
     plan.server.volume.release_grace_ms = 1000;
+    plan.server.volume.checkpoint_slots = 3;
+    plan.server.volume.checkpoint_object_bytes = 8192;
+    plan.server.volume.checkpoint_frame_bytes = CHECKPOINT_FRAME_LEAST;
+    plan.server.volume.map_bytes = 65536;
     plan.server.nbd = nbd_settings_default();
     plan.server.nbd.default_size = plan.sizes[0];
     plan.server.faults.way_there = (struct fault_range){ .min_ns = NS_PER_MS, .max_ns = 8 * NS_PER_MS };

@@ -72,6 +72,7 @@ bool damage_make(struct sim *sim, struct damage *ret_damage)
             struct iovec piece = { .iov_base = damage.bytes, .iov_len = damage.length };
             store_put(store, &(struct store_put){ .key = damage.key, .pieces = &piece, .count = 1 }, NULL, NULL);
         }
+        sim->damaged = true;
         sim_trace(sim, "damage: %s is %s", damage.key, damage.deleted ? "deleted" : "changed");
         *ret_damage = damage;
     }

@@ -41,6 +41,8 @@ static void on_volume_event(struct node *node, struct disk *disk, const char *te
                  node->name, disk->name);
     if (begins_with(text, "released") && !checker_era_released(disk->checker, node_epoch(node, disk->name), story))
         sim_fail(node->sim, "%s released '%s': %s", node->name, disk->name, story);
+    if (begins_with(text, "checkpoint at") && !node->sim->damaged)
+        audit_checkpoint(node->sim, disk->name);
     if (begins_with(text, "another owner has taken it") && audit_ownership(node->sim, disk->name, &ownership) &&
         ownership.process == node->process)
         sim_fail(node->sim, "%s, the lawful owner of '%s', believes to be fenced: %s", node->name, disk->name, text);
@@ -290,7 +292,7 @@ static void create_task(void *arg)
         sim_trace(node->sim, "%s cannot create %s: %s", node->name, creation->name, error.story);
         sleep_ns(100 * NS_PER_MS);
     }
-    volumes_release(node->volumes, volume);
+    volumes_release(node->volumes, volume, false);
     creation->over = true;
 }
 

@@ -70,6 +70,13 @@ static void draw_volume_settings(struct sim *sim, struct volume_settings *settin
     settings->flush_deadline_ms = sim_spread(sim, 20000, 120000);
     settings->read_deadline_ms = sim_spread(sim, 20000, 60000);
     settings->uploads = (uint32_t)sim_spread(sim, 1, 8);
+    if (world_random(sim->world, 4) == 0)
+        return; /* checkpoints at release only */
+    settings->checkpoint_slots = sim_spread(sim, 1, 256);
+    settings->checkpoint_bytes = sim_spread(sim, 65536, 64 * MIB);
+    settings->checkpoint_object_bytes = sim_spread(sim, 8192, 8 * MIB);
+    settings->checkpoint_frame_bytes = (uint32_t)sim_spread(sim, CHECKPOINT_FRAME_LEAST, 128 * 1024);
+    settings->map_bytes = sim_spread(sim, 65536, 4 * MIB);
 }
 
 static void draw_faults(struct sim *sim, struct fault_settings *faults)

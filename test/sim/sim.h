@@ -64,6 +64,7 @@ struct sim {
     uint64_t client_requests_max;   /* in chaos; more would only take longer */
 
     bool verbose; /* the trace goes to stderr as it comes */
+    bool damaged; /* an object was, on purpose: what the store holds is not to be judged any more */
     bool failed;
     char story[CHECKER_STORY_MAX + 256];
     uint64_t trace_next;

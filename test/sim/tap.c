@@ -149,6 +149,11 @@ static int tap_list(struct store *store, const char *prefix, const char *after, 
     return told(outcome, error);
 }
 
+static uint64_t tap_date_ms(struct store *store)
+{
+    return store_date_ms(tap_of(store)->inner);
+}
+
 static void tap_describe(struct store *store, char *ret_text, size_t capacity)
 {
     store_describe(tap_of(store)->inner, ret_text, capacity);
@@ -167,6 +172,7 @@ static const struct store_ops tap_ops = {
     .put = tap_put,
     .delete = tap_delete,
     .list = tap_list,
+    .date_ms = tap_date_ms,
     .describe = tap_describe,
     .close = tap_close,
 };

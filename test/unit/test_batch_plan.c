@@ -104,7 +104,7 @@ static void seal(struct history *history)
         return;
     struct batch *batch = history->batches[history->count - 1];
     batch_seal(batch);
-    uint32_t most = random_below(2) == 0 ? BATCH_EXTENTS : BATCH_EXTENTS / 2 + (uint32_t)random_below(BATCH_EXTENTS);
+    uint32_t most = random_below(2) == 0 ? BATCH_EXTENTS_MOST : BATCH_EXTENTS / 2 + (uint32_t)random_below(BATCH_EXTENTS_MOST);
     while ((batch = batch_cut(batch, most)) != NULL) {
         assert_int_equal(batch->number, history->next_number++);
         assert_int_equal(batch->zeroes.count, 0);
@@ -113,7 +113,7 @@ static void seal(struct history *history)
     }
     for (uint32_t i = 0; i < history->count; i++) {
         const struct batch *sealed = history->batches[i];
-        assert_true(sealed->page_count + sealed->zeroes.count <= BATCH_EXTENTS || sealed->page_count == 0);
+        assert_true(sealed->page_count + sealed->zeroes.count <= BATCH_EXTENTS_MOST || sealed->page_count == 0);
         assert_true(i + 1 < history->count || sealed->page_count <= most);
         for (uint32_t j = 0; j < sealed->page_count; j++) {
             assert_ptr_equal(sealed->pages[j]->batch, sealed);

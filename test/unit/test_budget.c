@@ -350,7 +350,7 @@ static void ended_body(struct bench *bench)
     engine_put(engine, 0, bytes, 24 * MIB);
     volumes_set_memory(engine->volumes, 8 * MIB, count_done, &done);
     pause_for(1000);
-    volumes_release(engine->volumes, engine->volume);
+    volumes_release(engine->volumes, engine->volume, false);
     engine->volume = NULL;
     struct error error = ERROR_NONE;
     assert_int_equal(volumes_shutdown(engine->volumes, loop_now_ns(bench->loop) + NS_PER_S, &error), -EIO);
@@ -393,11 +393,11 @@ static void busy_idle_body(struct bench *bench)
     assert_true(moods.busy);
     assert_int_equal(volumes_acquire(engine->volumes, "other", 5, MIB, &other, &error), 0);
     assert_int_equal(moods.changes, 1);
-    volumes_release(engine->volumes, engine->volume);
+    volumes_release(engine->volumes, engine->volume, false);
     engine->volume = NULL;
     pause_for(60 * 1000);
     assert_true(moods.busy);
-    volumes_release(engine->volumes, other);
+    volumes_release(engine->volumes, other, false);
     assert_true(moods.busy); /* it is kept for a while */
     pause_for(60 * 1000);
     assert_int_equal(moods.changes, 2);

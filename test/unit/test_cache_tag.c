@@ -75,7 +75,7 @@ static void round_from(struct engine *engine, struct volume *volumes[VOLUMES], u
     for (int i = 0; i < VOLUMES; i++)
         with_volume(engine, volumes[i], expect, i);
     for (int i = 2; i < VOLUMES; i++)
-        volumes_release(engine->volumes, volumes[i]);
+        volumes_release(engine->volumes, volumes[i], false);
     assert_int_equal(sleep_ns(60 * NS_PER_S), 0);
     /* What closed ones forgot was their own. */
     struct volume_counts before = volume_read_counts(volumes[0]);
@@ -102,7 +102,7 @@ static void wrap_body(struct bench *bench)
         for (size_t next = 0; next < sizeof nexts / sizeof *nexts; next++)
             round_from(engine, volumes, nexts[next]);
         for (int i = 0; i < 2; i++)
-            volumes_release(engine->volumes, volumes[i]);
+            volumes_release(engine->volumes, volumes[i], false);
         engine_close(engine);
     }
 }

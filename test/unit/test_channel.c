@@ -261,6 +261,165 @@ static void test_backpressure(void **state)
     over_all(backpressure);
 }
 
+/* In parts, by one who looks around between them. */
+static void write_parts_task(void *arg)
+{
+    struct call *call = arg;
+    size_t done = 0;
+    int parks = 0;
+    while (done < call->length) {
+        struct iovec pieces[2] = { { call->bytes + done, (call->length - done) / 2 },
+                                   { call->bytes + done + (call->length - done) / 2,
+                                     call->length - done - (call->length - done) / 2 } };
+        ssize_t sent = channel_write_some(call->channel, pieces, 2);
+        assert_true(sent >= 0);
+        done += (size_t)sent;
+        parks += sent == 0;
+    }
+    assert_true(parks > 0);
+    call->result = 0;
+    call->done = true;
+}
+
+static void write_parts(struct loop *loop, struct channel *ends[2])
+{
+    size_t length = (size_t)24 << 20;
+    uint8_t *sent = malloc(length), *got = malloc(length);
+    fill(sent, length);
+    struct call write = { ends[0], sent, length, 1, false }, read = { ends[1], got, length, 1, false };
+    struct group group;
+    group_init(&group, loop);
+    group_spawn(&group, "write", write_parts_task, &write);
+    assert_int_equal(sleep_ns(20 * NS_PER_MS), 0);
+    assert_false(write.done);
+    group_spawn(&group, "read", read_task, &read);
+    group_join(&group);
+    assert_int_equal(read.result, 0);
+    assert_memory_equal(got, sent, length);
+    struct iovec piece = { got, 1 };
+    channel_shutdown(ends[0]);
+    assert_int_equal(channel_write_some(ends[0], &piece, 1), -ESHUTDOWN);
+    free(sent);
+    free(got);
+}
+
+static void test_write_parts(void **state)
+{
+    over_all(write_parts);
+}
+
+static void wait_end_task(void *arg)
+{
+    struct call *call = arg;
+    call->result = channel_wait_end(call->channel);
+    call->done = true;
+}
+
+/* The end is seen behind what nobody has read, and what nobody has read stays. */
+static void wait_for_end(struct loop *loop, struct channel *ends[2], bool cancel)
+{
+    struct call wait = { .channel = ends[1], .result = 1 };
+    char bytes[8];
+    struct group group;
+    group_init(&group, loop);
+    assert_int_equal(write_text(ends[0], "first"), 0);
+    assert_int_equal(channel_read_full(ends[1], bytes, 5), 0);
+    assert_int_equal(channel_unread(ends[1]), 0);
+    group_spawn(&group, "wait", wait_end_task, &wait);
+    assert_int_equal(write_text(ends[0], "ahead"), 0);
+    assert_int_equal(sleep_ns(20 * NS_PER_MS), 0);
+    assert_false(wait.done);
+    assert_int_equal(channel_unread(ends[1]), 5);
+    if (cancel)
+        group_cancel(&group);
+    else
+        channel_shutdown(ends[0]);
+    group_join(&group);
+    assert_int_equal(wait.result, cancel ? -ECANCELED : 0);
+    assert_int_equal(channel_read_full(ends[1], bytes, 5), 0);
+    assert_memory_equal(bytes, "ahead", 5);
+    if (!cancel) {
+        assert_int_equal(channel_wait_end(ends[1]), 0);
+        assert_int_equal(channel_read_full(ends[1], bytes, 1), -EPIPE);
+        return;
+    }
+    /* It goes on as before. */
+    assert_int_equal(write_text(ends[0], "on"), 0);
+    assert_int_equal(channel_read_full(ends[1], bytes, 2), 0);
+    assert_int_equal(write_text(ends[1], "back"), 0);
+    assert_int_equal(channel_read_full(ends[0], bytes, 4), 0);
+}
+
+static void end_seen(struct loop *loop, struct channel *ends[2])
+{
+    wait_for_end(loop, ends, false);
+}
+
+static void wait_for_end_cancelled(struct loop *loop, struct channel *ends[2])
+{
+    wait_for_end(loop, ends, true);
+    struct call wait = { .channel = ends[1], .result = 1 };
+    struct group group;
+    group_init(&group, loop);
+    group_spawn(&group, "wait", wait_end_task, &wait);
+    assert_int_equal(sleep_ns(NS_PER_MS), 0);
+    channel_shutdown(ends[1]);
+    group_join(&group);
+    assert_int_equal(wait.result, -ESHUTDOWN);
+}
+
+static void test_wait_end(void **state)
+{
+    over_all(end_seen);
+    over_all(wait_for_end_cancelled);
+}
+
+/* A peer that resets the connection, by closing with bytes unread. */
+static void reset_seen(struct loop *loop, void *arg)
+{
+    struct scenario over_tcp = { .kind = TCP };
+    struct call wait = { .result = 1 };
+    struct group group;
+    set_up(loop, &over_tcp);
+    wait.channel = over_tcp.ends[1];
+    group_init(&group, loop);
+    group_spawn(&group, "wait", wait_end_task, &wait);
+    assert_int_equal(write_text(over_tcp.ends[1], "unread"), 0);
+    assert_int_equal(sleep_ns(5 * NS_PER_MS), 0);
+    channel_close(over_tcp.ends[0]);
+    group_join(&group);
+    assert_int_equal(wait.result, 0);
+    channel_close(over_tcp.ends[1]);
+}
+
+/* The simulator's dead line: nothing arrives, and after a while both ends know. */
+static void silence(struct loop *loop, void *arg)
+{
+    struct scenario simulated = { .kind = SIM };
+    struct iovec piece = { (char *)"", 1 };
+    uint8_t byte;
+    set_up(loop, &simulated);
+    struct channel **ends = simulated.ends;
+    assert_int_equal(write_text(ends[0], "lost"), 0);
+    channel_sim_silence(ends[1], 60 * NS_PER_S);
+    assert_int_equal(write_text(ends[0], "too"), 0);
+    uint64_t since_ns = loop_now_ns(loop);
+    assert_int_equal(channel_read_full(ends[1], &byte, 1), -ETIMEDOUT);
+    assert_in_range(loop_now_ns(loop) - since_ns, 60 * NS_PER_S, 70 * NS_PER_S);
+    assert_int_equal(sleep_ns(10 * NS_PER_S), 0);
+    assert_int_equal(channel_wait_end(ends[0]), -ETIMEDOUT);
+    assert_int_equal(channel_write_some(ends[0], &piece, 1), -ETIMEDOUT);
+    channel_close(ends[0]);
+    channel_close(ends[1]);
+}
+
+static void test_broken(void **state)
+{
+    in_real_loop(reset_seen, NULL);
+    for (uint64_t seed = 1; seed <= 20; seed++)
+        in_sim_loop(seed, silence, NULL);
+}
+
 static void parked(struct loop *loop, struct channel *ends[2], bool cancel, int expected)
 {
     size_t length = (size_t)24 << 20;
@@ -365,7 +524,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small),       cmocka_unit_test(test_large),        cmocka_unit_test(test_end),
         cmocka_unit_test(test_closed_peer), cmocka_unit_test(test_backpressure), cmocka_unit_test(test_parked),
-        cmocka_unit_test(test_unread),      cmocka_unit_test(test_names),
+        cmocka_unit_test(test_unread),      cmocka_unit_test(test_names),        cmocka_unit_test(test_write_parts),
+        cmocka_unit_test(test_wait_end),    cmocka_unit_test(test_broken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

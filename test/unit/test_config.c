@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/event.h"
 #include "daemon/config.h"
+#include "nbd/service.h"
 #include "store/s3_url.h"
 
 #define WORDS_MAX 8
@@ -103,6 +104,13 @@ static void test_defaults(void **state)
     assert_int_equal(config.release_grace_ms, 5000);
     assert_int_equal(config.log_level, EVENT_INFO);
     assert_int_equal(config.read_only, 0);
+    assert_int_equal(config.sharing, NBD_SHARING_PEER);
+    assert_int_equal(config.lease_ms, 30000);
+    assert_int_equal(config.owner_wait_ms, 45000);
+    assert_int_equal(config.keepalive_idle_s, 60);
+    assert_int_equal(config.keepalive_interval_s, 10);
+    assert_int_equal(config.keepalive_probes, 6);
+    assert_int_equal(config.tcp_user_timeout_ms, 110000);
     assert_int_equal(config.source[SETTING_PORT], SOURCE_DEFAULT);
     config_free(&config);
 }
@@ -215,6 +223,30 @@ static void test_warnings(void **state)
     config_free(&config);
 }
 
+static void test_lease(void **state)
+{
+    struct start start = { .environment = { "HOME=/h" }, .flags = { "--lease", "60s", "--sharing", "any" } };
+    struct config config = load_good(&start);
+
+    assert_int_equal(config.lease_ms, 60000);
+    assert_int_equal(config.owner_wait_ms, 90000);
+    assert_int_equal(config.sharing, NBD_SHARING_ANY);
+    assert_int_equal(config.warning_count, 0);
+    config_free(&config);
+
+    start = (struct start){ .environment = { "HOME=/h", "NBD_LEASE=1", "NBD_OWNER_WAIT=0", "NBD_SHARING=SINGLE" },
+                            .flags = { "--keepalive-idle", "0", "--tcp-user-timeout", "1500ms" } };
+    config = load_good(&start);
+    assert_int_equal(config.lease_ms, 1000);
+    assert_int_equal(config.owner_wait_ms, 0);
+    assert_int_equal(config.sharing, NBD_SHARING_SINGLE);
+    assert_int_equal(config.keepalive_idle_s, 0);
+    assert_int_equal(config.tcp_user_timeout_ms, 1500);
+    assert_int_equal(config.warning_count, 1);
+    assert_non_null(strstr(config.warnings[0], "NBD_LEASE in the environment: a lease of 1000 ms is short"));
+    config_free(&config);
+}
+
 /* Each is refused, and its story holds all of the words. */
 static void test_errors(void **state)
 {
@@ -251,6 +283,15 @@ static void test_errors(void **state)
         { { .flags = { "--write-buffer", "1GB" } }, { "--write-buffer: '1GB' is more than half of --memory" } },
         { { .flags = { "--flush-deadline", "soon" } }, { "--flush-deadline: 'soon' is not a time" } },
         { { .flags = { "--flush-deadline", "10ms" } }, { "--flush-deadline: '10ms' is out of range" } },
+        { { .flags = { "--lease", "999ms" } }, { "--lease: '999ms' is out of range" } },
+        { { .environment = { "NBD_LEASE=11m" } }, { "NBD_LEASE in the environment: '11m' is out of range" } },
+        { { .file = "owner-wait = soon\n" }, { "owner-wait in ", "line 1: 'soon' is not a time" } },
+        { { .flags = { "--sharing", "all" } }, { "--sharing: 'all'", "single, peer or any" } },
+        { { .flags = { "--keepalive-idle", "1500ms" } }, { "--keepalive-idle: '1500ms'", "whole seconds, from 0" } },
+        { { .flags = { "--keepalive-idle", "32768" } }, { "--keepalive-idle: '32768'" } },
+        { { .flags = { "--keepalive-interval", "0" } }, { "--keepalive-interval: '0'", "whole seconds, from 1" } },
+        { { .flags = { "--keepalive-probes", "0" } }, { "--keepalive-probes: '0'", "from 1 to 127" } },
+        { { .dotenv = "NBD_TCP_USER_TIMEOUT=2h\n" }, { "NBD_TCP_USER_TIMEOUT in ", "line 1: '2h' is not a time" } },
         { { .flags = { "--log-level", "loud" } }, { "--log-level: 'loud'", "DEBUG, INFO, WARNING or ERROR" } },
         { { .flags = { "--log-format=xml" } }, { "--log-format: 'xml'", "text or json" } },
         { { .flags = { "--read-only=maybe" } }, { "--read-only: 'maybe' is neither yes nor no" } },
@@ -511,14 +552,23 @@ static int remove_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_default_store),
-        cmocka_unit_test(test_precedence),         cmocka_unit_test(test_only_winners_count),
-        cmocka_unit_test(test_config_by_variable), cmocka_unit_test(test_dotenv_forms),
-        cmocka_unit_test(test_warnings),           cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_long_line_in_file),  cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_help_and_arguments), cmocka_unit_test(test_table),
-        cmocka_unit_test(test_s3_defaults),        cmocka_unit_test(test_which_store),
-        cmocka_unit_test(test_s3_errors),          cmocka_unit_test(test_secrets),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_default_store),
+        cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_only_winners_count),
+        cmocka_unit_test(test_config_by_variable),
+        cmocka_unit_test(test_dotenv_forms),
+        cmocka_unit_test(test_warnings),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_lease),
+        cmocka_unit_test(test_long_line_in_file),
+        cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_help_and_arguments),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_s3_defaults),
+        cmocka_unit_test(test_which_store),
+        cmocka_unit_test(test_s3_errors),
+        cmocka_unit_test(test_secrets),
         cmocka_unit_test(test_s3_without_store),
     };
 

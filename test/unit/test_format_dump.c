@@ -7,12 +7,13 @@
 
 #include <cmocka.h>
 
-#include "../lib/format_samples.h"
+#include "../lib/checkpoint_samples.h"
 
 #define UUID_TEXT_SAMPLE "a0a1a2a3-a4a5-a6a7-a8a9-aaabacadaeaf"
 #define LOG_1 "v/" UUID_TEXT_SAMPLE "/log/00000000000000000001"
 #define LOG_2 "v/" UUID_TEXT_SAMPLE "/log/00000000000000000002"
 #define LOG_3 "v/" UUID_TEXT_SAMPLE "/log/00000000000000000003"
+#define DATA_1_1 "v/" UUID_TEXT_SAMPLE "/data/00000000000000000001/00000000000000000001"
 #define DATA_1_6 "v/" UUID_TEXT_SAMPLE "/data/00000000000000000001/00000000000000000006"
 
 static struct buffer text = BUFFER_EMPTY;
@@ -89,6 +90,57 @@ static void test_data(void **state)
     expect_line("kind: data object\n");
     expect_line("frame: at 0, kind 1 (pages), block 3, pages 0-1, 8192 bytes, 8192 stored, sound\n");
     expect_line("frame: at 8256, kind 1 (pages), block 4, pages 0,31, 8192 bytes, 8192 stored, sound\n");
+    buffer_free(&bytes);
+}
+
+static void test_checkpoint(void **state)
+{
+    struct buffer bytes = BUFFER_EMPTY, payload = BUFFER_EMPTY;
+    sample_checkpoint(&bytes);
+    assert_int_equal(dump(DATA_1_1, &bytes), 0);
+    expect_line("frame: at 0, kind 2 (leaves), 50 bytes, 50 stored, sound\n  leaves: 1, runs: 1, objects: 1\n"
+                "  leaf 0: pages 0 to 511, runs: 1\n"
+                "    pages 37 to 37 (1): object 1, frame at 320, 4160 bytes, from page 0 of 1\n");
+    expect_line("  mid: 0, leaves: 1, objects: 1\n  leaf 0: in object 2, at 0, 128 bytes\n");
+    expect_line("  chunk: ids from 0, objects: 1, volumes: 1\n"
+                "  object 1: " LOG_1 ", 4160 bytes of frames, born 1, 1 pages live\n");
+    expect_line("  root: of " UUID_TEXT_SAMPLE ", seq 1, hash 70a65f236ce166c0ea4fa0d1a77c9a0d825b69d1de6f1896ab5b2b5a"
+                "06dcef97\n  disk of 1073741824 bytes, 1 pages mapped, next object id 65538\n"
+                "  objects of its own: 1, mids: 1, chunks: 1\n"
+                "  object 2: " DATA_1_1 ", 896 bytes of frames, born 1, 4 pieces live\n"
+                "  mid 0: in object 2, at 128, 128 bytes\n"
+                "  chunk: ids from 0, objects: 1, in object 2, at 256, 256 bytes\n");
+    buffer_clear(&bytes);
+    sample_graves(&payload);
+    sample_piece_frame(&bytes, FRAME_OBJECTS, &payload);
+    assert_int_equal(dump(DATA_1_1, &bytes), 0);
+    expect_line("  graves: 1, volumes: 1\n  older graves: in v/" UUID_TEXT_SAMPLE
+                "/data/00000000000000000001/00000000000000000004, at 640, 320 bytes\n  object 77: ");
+    expect_line(", 1048576 bytes of frames, born 3, died 9, 0 pages live\n");
+    buffer_free(&payload);
+    buffer_free(&bytes);
+}
+
+static void test_damaged_pieces_are_printed_still(void **state)
+{
+    struct buffer bytes = BUFFER_EMPTY;
+    sample_checkpoint(&bytes);
+    bytes.data[110] ^= 1; /* the run's page in its frame */
+    assert_int_equal(dump(DATA_1_1, &bytes), -EBADMSG);
+    expect_line("50 stored, NOT SOUND\nproblem: at byte 0: frame: damaged: its checksum does not match its bytes\n");
+    expect_line("    pages 37 to 37 (1): object 1, frame at 320, 4160 bytes, from page 16 of 1\n"
+                "problem: at byte 0: leaves: leaf 0: a run of 1 pages from page 16 of a frame that has 1\n");
+    struct iovec payload = piece_of(bytes.data + FRAME_HEADER_BYTES, 50);
+    frame_seal(bytes.data, &payload, 1); /* sound as a frame, and breaks a rule all the same */
+    assert_int_equal(dump(DATA_1_1, &bytes), -EBADMSG);
+    expect_line("50 stored, sound\n");
+    expect_line("verdict: NOT SOUND, 1 problem\n");
+    bytes.length = 800; /* of a root that is cut off, the front */
+    assert_int_equal(dump(DATA_1_1, &bytes), -EBADMSG);
+    expect_line("  objects of its own: 1, mids: 1, chunks: 1\nproblem: at byte 512: root: 224 bytes, ");
+    store_u16le(bytes.data + FRAME_HEADER_BYTES, 1);
+    assert_int_equal(dump(DATA_1_1, &bytes), -EBADMSG);
+    expect_line("problem: at byte 0: leaves: layout 1, and this program knows 0: use a newer cairn\n");
     buffer_free(&bytes);
 }
 
@@ -256,13 +308,17 @@ static void expect_every_damage_noticed(const char *key, struct buffer *bytes)
 
 static void test_every_damage_is_noticed(void **state)
 {
-    struct buffer bytes = commit_small();
+    struct buffer bytes = commit_small(), payload = BUFFER_EMPTY;
+    sample_root_payload(&payload, 896);
     expect_every_damage_noticed(LOG_1, &bytes);
     bytes = encoded(sample_register());
     expect_every_damage_noticed("volumes/n.db", &bytes);
     struct frame_place place = { .uuid = sample_uuid(), .kind = OBJECT_DATA, .epoch = 1, .n = 6 };
     sample_frame(&bytes, place, 3, 1);
     expect_every_damage_noticed(DATA_1_6, &bytes);
+    sample_piece_frame(&bytes, FRAME_ROOT, &payload);
+    expect_every_damage_noticed(DATA_1_1, &bytes);
+    buffer_free(&payload);
 }
 
 static int tear_down(void **state)
@@ -276,6 +332,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commit),
         cmocka_unit_test(test_data),
+        cmocka_unit_test(test_checkpoint),
+        cmocka_unit_test(test_damaged_pieces_are_printed_still),
         cmocka_unit_test(test_register),
         cmocka_unit_test(test_marker),
         cmocka_unit_test(test_keys_that_say_nothing),

@@ -38,8 +38,6 @@ static struct frame_header random_header(struct chance *chance, uint8_t *ret_pay
         header.block = chance_number(chance, VOLUME_BYTES_MAX / BLOCK_BYTES - 1);
         header.raw_bytes = (uint32_t)__builtin_popcount(header.pages) * PAGE_BYTES;
     } else {
-        header.pages = (uint32_t)chance_u64(chance);
-        header.block = chance_u64(chance);
         header.raw_bytes = 1 + (uint32_t)chance_number(chance, BLOCK_BYTES - 1);
     }
     header.stored_bytes = header.raw_bytes;
@@ -199,6 +197,33 @@ static void test_shapes(void **state)
     assert_int_equal(with_change(28, "\1", 1, &error), -EBADMSG);
 }
 
+/* What a frame of a piece of a checkpoint says of blocks and pages is nothing; how long it may be depends on its kind.
+ */
+static void test_shapes_of_pieces(void **state)
+{
+    for (enum frame_kind kind = FRAME_LEAVES; kind <= FRAME_OBJECTS; kind++) {
+        uint32_t most = kind == FRAME_ROOT ? FRAME_PAYLOAD_MAX : PIECE_PAYLOAD_MAX;
+        struct frame_header header = { .kind = kind, .raw_bytes = most, .stored_bytes = most }, decoded;
+        struct frame_place place = { .kind = OBJECT_DATA, .epoch = 1 };
+        uint8_t *payload = memory_new(most), bytes[FRAME_HEADER_BYTES];
+        struct iovec piece = piece_of(payload, most);
+        struct error error = ERROR_NONE;
+        frame_encode(&header, &place, &piece, 1, bytes);
+        assert_int_equal(frame_verify(bytes, &place, &piece, 1, &decoded, &error), 0);
+        assert_headers_equal(&decoded, &header);
+        store_u32le(bytes + 8, most + 1);
+        assert_int_equal(frame_decode_header(bytes, &decoded, &error), -EBADMSG);
+        store_u32le(bytes + 8, most);
+        bytes[16] = 1;
+        assert_int_equal(frame_decode_header(bytes, &decoded, &error), -EBADMSG);
+        assert_non_null(strstr(error.story, "of block 1"));
+        bytes[16] = 0;
+        bytes[27] = 1;
+        assert_int_equal(frame_decode_header(bytes, &decoded, &error), -EBADMSG);
+        free(payload);
+    }
+}
+
 static void test_totals(void **state)
 {
     assert_int_equal(frame_total_bytes(0), 64);
@@ -217,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_other_lengths_are_damage),
         cmocka_unit_test(test_other_places_are_foreign),
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_shapes_of_pieces),
         cmocka_unit_test(test_totals),
     };
     return cmocka_run_group_tests_name("format_frame", tests, NULL, NULL);

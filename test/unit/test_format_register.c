@@ -52,6 +52,7 @@ static void assert_bodies_equal(const struct register_body *a, const struct regi
                 a->features_incompatible == b->features_incompatible);
     assert_true(a->state == b->state && a->created_wall_ms == b->created_wall_ms && a->epoch == b->epoch);
     assert_true(nonce_equal(&a->owner, &b->owner) && nonce_equal(&a->write, &b->write));
+    assert_true(nonce_equal(&a->renewal, &b->renewal));
     assert_true(a->held == b->held && a->counter == b->counter && a->lease_ms == b->lease_ms);
     assert_true(a->owned_since_wall_ms == b->owned_since_wall_ms && a->process == b->process);
     assert_string_equal(a->host, b->host);

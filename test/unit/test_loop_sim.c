@@ -218,10 +218,44 @@ static void test_clocks(void **state)
     assert_int_equal(fired, 1);
     assert_int_equal(loop_wall_ns(a), wall_ns);
     assert_int_equal(loop_boottime_ns(a), boottime_ns + NS_PER_S);
+    loop_sim_set_boottime_offset(a, -(int64_t)(2 * NS_PER_S));
+    assert_int_equal(loop_boottime_ns(a), boottime_ns - NS_PER_S);
     assert_string_equal(loop_sim_name(a), "a");
     assert_ptr_equal(loop_sim_world(a), world);
     loop_free(a);
     loop_free(b);
+    world_free(world);
+}
+
+static void wake(void *arg)
+{
+    loop_sim_wake(arg);
+}
+
+/* A host that was suspended finds its timers as far away as they were, and its boot-time and wall clocks ahead. */
+static void test_suspension(void **state)
+{
+    struct world *world = world_new(1);
+    struct host one, other;
+    start(&one, world, "one", ticks);
+    start(&other, world, "other", ticks);
+    uint64_t now_ns = loop_now_ns(one.loop), boottime_ns = loop_boottime_ns(one.loop), wall_ns = loop_wall_ns(one.loop);
+    assert_false(world_run(world, 10 * NS_PER_MS + 1));
+    assert_int_equal(one.rounds, 10);
+    loop_sim_pause(one.loop);
+    world_after(world, NS_PER_S, wake, one.loop);
+    assert_false(world_run(world, 10 * NS_PER_MS + 1 + NS_PER_S));
+    assert_int_equal(one.rounds, 10);
+    assert_int_equal(loop_now_ns(one.loop), now_ns + 10 * NS_PER_MS + 1);
+    assert_int_equal(loop_boottime_ns(one.loop), boottime_ns + NS_PER_S + 10 * NS_PER_MS + 1);
+    assert_int_equal(loop_wall_ns(one.loop), wall_ns + NS_PER_S + 10 * NS_PER_MS + 1);
+    assert_false(world_run(world, 15 * NS_PER_MS + NS_PER_S));
+    assert_int_equal(one.rounds, 15);
+    assert_true(world_run(world, UINT64_MAX));
+    assert_true(one.done && other.done);
+    assert_int_equal(loop_now_ns(other.loop) - loop_now_ns(one.loop), NS_PER_S);
+    end(&one);
+    end(&other);
     world_free(world);
 }
 
@@ -307,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_pause),          cmocka_unit_test(test_pause_delays_arrival),
         cmocka_unit_test(test_clocks),         cmocka_unit_test(test_freed_node),
         cmocka_unit_test(test_stop_and_yield), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_suspension),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ static void assert_at(const struct map *map, uint64_t page, uint64_t limit, stru
 
 static uint32_t add_object(struct object_table *objects, uint64_t id)
 {
-    struct object object = { .id = id, .kind = OBJECT_LOG, .seq = id };
+    struct object object = { .id = id, .role = ROLE_PAGES, .kind = OBJECT_LOG, .seq = id };
     uint32_t index;
     assert_int_equal(object_table_add(objects, &object, &index), 0);
     return index;
@@ -75,7 +75,7 @@ static void test_forms(void **state)
     assert_at(map, 40, 3, frame_at(a, 5, 8, 32), 3);
     assert_at(map, 64, 936, HOLE, 936);
     assert_int_equal(map_mapped_pages(map), 32);
-    assert_int_equal(object_table_row(objects, a)->live_pages, 32);
+    assert_int_equal(object_table_row(objects, a)->live, 32);
 
     /* One page of another frame splits it; setting it back joins it. */
     struct location one = frame_at(b, 77, 2, 3);
@@ -84,7 +84,7 @@ static void test_forms(void **state)
     assert_at(map, 32, 32, frame_at(a, 5, 0, 32), 8);
     assert_at(map, 40, 32, frame_at(b, 77, 2, 3), 1);
     assert_at(map, 41, 32, frame_at(a, 5, 9, 32), 23);
-    assert_int_equal(object_table_row(objects, a)->live_pages, 31);
+    assert_int_equal(object_table_row(objects, a)->live, 31);
     struct location back = frame_at(a, 5, 8, 32);
     map_set(map, 40, 1, &back);
     assert_int_equal(map_memory_bytes(map), packed);
@@ -276,7 +276,7 @@ static void check_all(const struct model *model)
         mapped += model->live[i];
         const struct object *row = object_table_row(model->objects, model->indices[i]);
         assert_int_equal(row->id, model->ids[i]);
-        assert_int_equal(row->live_pages, model->live[i]);
+        assert_int_equal(row->live, model->live[i]);
     }
     assert_int_equal(map_mapped_pages(model->map), mapped);
     assert_int_equal(object_table_live_pages(model->objects), mapped);
@@ -342,11 +342,11 @@ static void test_whole_mids_go(void **state)
         struct location location = frame_at(a, (uint32_t)random_below(1000), 0, 32);
         map_set(map, random_below(HUGE_PAGES / 32 / 64) * 32, 32, &location);
     }
-    assert_int_equal(object_table_row(objects, a)->live_pages, map_mapped_pages(map));
+    assert_int_equal(object_table_row(objects, a)->live, map_mapped_pages(map));
     map_clear(map, 3, HUGE_PAGES - 3);
     map_clear(map, 0, 3);
     assert_int_equal(map_memory_bytes(map), empty);
-    assert_int_equal(object_table_row(objects, a)->live_pages, 0);
+    assert_int_equal(object_table_row(objects, a)->live, 0);
     map_free(map);
     object_table_free(objects);
 }
@@ -361,7 +361,7 @@ static void test_freed_full(void **state)
     map_set(map, 12345678, 1, &location);
     map_set(map, 0, 1, &location);
     map_free(map);
-    assert_int_equal(object_table_row(objects, a)->live_pages, 2);
+    assert_int_equal(object_table_row(objects, a)->live, 2);
     object_table_free(objects);
 }
 

@@ -236,6 +236,11 @@ static int liar_list(struct store *store, const char *prefix, const char *after,
     return store_list(liar->inner, prefix, after, limit, ret_listing, error);
 }
 
+static uint64_t liar_date_ms(struct store *store)
+{
+    return 0;
+}
+
 static void liar_describe(struct store *store, char *ret_text, size_t capacity)
 {
     snprintf(ret_text, capacity, "%s", liar_of(store)->name);
@@ -253,6 +258,7 @@ static const struct store_ops liar_ops = {
     .put = liar_put,
     .delete = liar_delete,
     .list = liar_list,
+    .date_ms = liar_date_ms,
     .describe = liar_describe,
     .close = liar_close,
 };

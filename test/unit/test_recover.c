@@ -95,6 +95,8 @@ static void delete_key(struct bench *bench, const char *key)
 static uint64_t make_log(struct bench *bench)
 {
     struct engine *engine = &bench->engines[0];
+    for (int i = 0; i < ENGINES; i++)
+        bench->engines[i].settings.settled_slots = UINT64_MAX; /* no checkpoint: all of the log is read each time */
     engine_open(engine, DISK_BYTES);
     for (uint64_t i = 0; i < PAGES; i++) {
         engine_put_page(engine, i, i + 1);
@@ -329,6 +331,12 @@ static void higher_epoch(struct forgery *forgery)
     forgery->entry.epoch += 1000;
 }
 
+/* That of the next owner. */
+static void same_epoch(struct forgery *forgery)
+{
+    forgery->entry.epoch++;
+}
+
 static void used_object_id(struct forgery *forgery)
 {
     forgery->entry.object_id--;
@@ -373,7 +381,47 @@ static void test_sound_entries_that_do_not_belong(void **state)
     expect_forged(beyond_the_disk, EBADMSG, "end of the disk");
     expect_forged(frame_too_short, EBADMSG, "wrong length");
     expect_forged(unknown_record_to_be_understood, EPROTONOSUPPORT, "type 4711");
-    expect_forged(higher_epoch, ESHUTDOWN, "another owner");
+    expect_forged(higher_epoch, EBADMSG, "older state");
+    expect_forged(same_epoch, EBADMSG, "older state");
+}
+
+/* Somebody has put an old register back, and the servers were restarted since: the log tells. */
+static void old_register_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    char key[KEY_MAX], etag[STORE_ETAG_MAX];
+    uint8_t *old, *new;
+    size_t old_length, new_length;
+    struct error error = ERROR_NONE;
+    key_register(ENGINE_VOLUME, strlen(ENGINE_VOLUME), key);
+    make_log(bench);
+    assert_int_equal(store_get_whole(bench->direct, key, REGISTER_BYTES_MAX, &old, &old_length, etag, &error), 0);
+    for (int i = 0; i < 4; i++) {
+        engine_open(engine, 0);
+        engine_put_page(engine, PAGES, PAGES + 1);
+        engine_flush(engine);
+        engine_close(engine);
+    }
+    assert_int_equal(store_get_whole(bench->direct, key, REGISTER_BYTES_MAX, &new, &new_length, etag, &error), 0);
+    put_bytes(bench, key, old, old_length);
+    struct register_body before = read_register(bench);
+    for (int i = 0; i < 4; i++)
+        expect_refusal(bench, EBADMSG, "older state");
+    struct register_body after = read_register(bench);
+    assert_int_equal(after.epoch, before.epoch);
+    assert_true(nonce_equal(&after.owner, &before.owner));
+    assert_int_equal(after.committed, before.committed);
+    register_free(&before);
+    register_free(&after);
+    put_bytes(bench, key, new, new_length);
+    expect_served(bench);
+    free(old);
+    free(new);
+}
+
+static void test_an_old_register_is_told_by_the_log(void **state)
+{
+    bench_run(1, old_register_body);
 }
 
 /* ---- late commits of an old owner ---- */
@@ -596,6 +644,7 @@ static void break_lease_body(struct bench *bench)
     engine_put_page(old, 0, 10);
     engine_flush(old);
     engine_put_page(old, 1, 11); /* not flushed */
+    young->settings.owner_wait_ms = 0;
     assert_int_equal(engine_try_open(young, 0, &error), -EBUSY);
     assert_non_null(strstr(error.story, "host test"));
     assert_non_null(strstr(error.story, "break-lease"));
@@ -626,6 +675,329 @@ static void test_a_lease_is_broken_while_its_owner_lives(void **state)
     bench_run(1, break_lease_body);
 }
 
+/* ---- waiting for another owner ---- */
+
+#define LEASE_NS (30 * NS_PER_S)
+#define LOOK_NS (1500 * NS_PER_MS) /* between two looks at a register, at most */
+
+/* Engine 0 owned it, and is dead without anybody knowing. */
+static void leave_dead(struct bench *bench)
+{
+    struct engine *dead = &bench->engines[0];
+    engine_open(dead, DISK_BYTES);
+    engine_put_page(dead, 0, 10);
+    engine_flush(dead);
+    engine_die(dead);
+}
+
+/* It opens, after so long. */
+static void expect_opened_after(struct engine *engine, uint64_t least_ns, uint64_t most_ns)
+{
+    uint64_t before = loop_now_ns(engine->bench->loop);
+    engine_open(engine, 0);
+    uint64_t took = loop_now_ns(engine->bench->loop) - before;
+    assert_true(took >= least_ns && took <= most_ns);
+    engine_expect_page(engine, 0, 10);
+}
+
+static void dead_owner_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    leave_dead(bench);
+    sleep_ns(world_random(bench->world, 100 * NS_PER_S)); /* what passed before nobody has watched */
+    uint64_t gets = store_count_read(engine->count).gets;
+    expect_opened_after(engine, LEASE_NS, LEASE_NS + NS_PER_S);
+    assert_int_equal(bench_said(bench, "took over from process 1 on host test since"), 1);
+    assert_int_equal(bench_said(bench, "silent for 30 s"), 1);
+    gets = store_count_read(engine->count).gets - gets;
+    assert_true(gets >= 25 && gets <= 50);
+    engine_close(engine);
+}
+
+static void test_a_dead_owner_is_waited_for(void **state)
+{
+    for (uint64_t seed = 1; seed <= 20; seed++)
+        bench_run(seed, dead_owner_body);
+}
+
+static void set_lease(struct bench *bench, uint64_t lease_ms)
+{
+    struct register_body body = read_register(bench);
+    struct buffer bytes = BUFFER_EMPTY;
+    struct error error = ERROR_NONE;
+    char key[KEY_MAX];
+    body.lease_ms = lease_ms;
+    key_register(ENGINE_VOLUME, strlen(ENGINE_VOLUME), key);
+    assert_int_equal(register_encode(&body, &bytes, &error), 0);
+    put_bytes(bench, key, bytes.data, bytes.length);
+    buffer_free(&bytes);
+    register_free(&body);
+}
+
+/* It is the dead one's lease that counts, within reason. */
+static void other_lease_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    engine->settings.owner_wait_ms = UINT32_MAX;
+    leave_dead(bench);
+    set_lease(bench, 3000);
+    expect_opened_after(engine, 3 * NS_PER_S, 4 * NS_PER_S);
+    engine_die(engine);
+    set_lease(bench, 0);
+    expect_opened_after(engine, LEASE_MS_LEAST * NS_PER_MS, 2 * NS_PER_S);
+    engine_die(engine);
+    set_lease(bench, UINT64_MAX);
+    expect_opened_after(engine, LEASE_MS_MOST * NS_PER_MS, (LEASE_MS_MOST + 1000) * NS_PER_MS);
+    engine_close(engine);
+}
+
+static void test_the_lease_of_the_owner_counts(void **state)
+{
+    bench_run(1, other_lease_body);
+}
+
+/* Clocks of this host that jump while it waits: the wall clock does not matter, time in suspension counts. */
+static void jumping_clocks_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    struct opening opening = { .engine = engine, .status = 1 };
+    leave_dead(bench);
+    uint64_t before = loop_now_ns(bench->loop);
+    group_spawn(&bench->group, "open", open_task, &opening);
+    sleep_ns(10 * NS_PER_S);
+    loop_sim_set_wall_offset(bench->loop, (int64_t)(100000 * NS_PER_S));
+    sleep_ns(NS_PER_S);
+    loop_sim_set_wall_offset(bench->loop, -(int64_t)(100000 * NS_PER_S));
+    sleep_ns(NS_PER_S);
+    assert_int_equal(opening.status, 1);
+    loop_sim_set_boottime_offset(bench->loop, (int64_t)(10 * NS_PER_S));
+    while (opening.status == 1)
+        sleep_ns(10 * NS_PER_MS);
+    assert_int_equal(opening.status, 0);
+    uint64_t took = loop_now_ns(bench->loop) - before;
+    assert_true(took >= LEASE_NS - 10 * NS_PER_S && took <= LEASE_NS - 8 * NS_PER_S);
+    engine_close(engine);
+}
+
+static void test_the_wait_is_measured_by_the_boot_time_clock(void **state)
+{
+    bench_run(1, jumping_clocks_body);
+}
+
+static void living_owner_body(struct bench *bench)
+{
+    struct engine *owner = &bench->engines[0], *engine = &bench->engines[1];
+    struct error error = ERROR_NONE;
+    engine_open(owner, DISK_BYTES);
+    uint64_t before = loop_now_ns(bench->loop);
+    assert_int_equal(engine_try_open(engine, 0, &error), -EBUSY);
+    assert_int_equal(loop_now_ns(bench->loop) - before, 45 * NS_PER_S);
+    assert_non_null(strstr(error.story, "process 1 on host test since"));
+    assert_non_null(strstr(error.story, "has renewed its lease"));
+    assert_non_null(strstr(error.story, "cairn break-lease"));
+    sleep_ns(NS_PER_S);
+    assert_true(list_empty(&engine->volumes->all)); /* it does not go on waiting for nobody */
+    assert_int_equal(owner->volume->state, VOLUME_SERVING);
+    assert_true(volume_may_answer(owner->volume));
+    engine_close(engine);
+    engine_close(owner);
+}
+
+static void test_a_living_owner_is_left_alone(void **state)
+{
+    for (uint64_t seed = 1; seed <= 5; seed++)
+        bench_run(seed, living_owner_body);
+}
+
+/* Who does not wait is told at once; and what was seen by then counts when he comes again. */
+static void refused_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    struct error error = ERROR_NONE;
+    engine->settings.owner_wait_ms = 0;
+    leave_dead(bench);
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = loop_now_ns(bench->loop);
+        assert_int_equal(engine_try_open(engine, 0, &error), -EBUSY);
+        assert_int_equal(loop_now_ns(bench->loop), before);
+        assert_non_null(strstr(error.story, "has not renewed its lease since"));
+        sleep_ns(9 * NS_PER_S);
+    }
+    sleep_ns(4 * NS_PER_S);
+    expect_opened_after(engine, 0, 0);
+    engine_close(engine);
+}
+
+static void test_refusals_are_not_for_ever(void **state)
+{
+    bench_run(1, refused_body);
+}
+
+static void released_meanwhile_body(struct bench *bench)
+{
+    struct engine *owner = &bench->engines[0], *engine = &bench->engines[1];
+    struct opening opening = { .engine = engine, .status = 1 };
+    engine_open(owner, DISK_BYTES);
+    group_spawn(&bench->group, "open", open_task, &opening);
+    sleep_ns(20 * NS_PER_S);
+    assert_int_equal(opening.status, 1);
+    engine_close(owner);
+    uint64_t before = loop_now_ns(bench->loop);
+    while (opening.status == 1)
+        sleep_ns(10 * NS_PER_MS);
+    assert_int_equal(opening.status, 0);
+    assert_true(loop_now_ns(bench->loop) - before <= LOOK_NS);
+    assert_int_equal(bench_said(bench, "took over"), 0);
+    engine_close(engine);
+}
+
+static void test_a_release_ends_the_wait(void **state)
+{
+    for (uint64_t seed = 1; seed <= 10; seed++)
+        bench_run(seed, released_meanwhile_body);
+}
+
+static bool everybody_is_dead(struct host *host, const struct register_body *body)
+{
+    return true;
+}
+
+static void ignore_sign(struct host *host, struct register_body *body)
+{
+    body->process = 1;
+}
+
+static const struct host_ops dead_host = { .sign = ignore_sign, .owner_is_dead = everybody_is_dead };
+
+static void dead_here_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    leave_dead(bench);
+    bench->host.ops = &dead_host;
+    expect_opened_after(engine, 0, 0);
+    assert_int_equal(bench_said(bench, "that process is gone"), 1);
+    engine_close(engine);
+}
+
+static void test_a_process_known_to_be_dead_is_not_waited_for(void **state)
+{
+    bench_run(1, dead_here_body);
+}
+
+/* Clients lose patience one after the other; the wait ends with the last, and whoever comes then begins anew. */
+static void impatient_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    struct opening openings[3];
+    struct task *tasks[3];
+    engine_open(&bench->engines[0], DISK_BYTES);
+    engine_start(engine);
+    for (int i = 0; i < 3; i++) {
+        openings[i] = (struct opening){ .engine = engine, .status = 1 };
+        tasks[i] = group_spawn(&bench->group, "open", open_task, &openings[i]);
+    }
+    sleep_ns(5 * NS_PER_S);
+    for (int i = 0; i < 3; i++) {
+        assert_false(list_empty(&engine->volumes->all));
+        task_cancel(tasks[i]);
+        sleep_ns(NS_PER_S);
+        assert_int_equal(openings[i].status, -ECANCELED);
+    }
+    assert_true(list_empty(&engine->volumes->all));
+    uint64_t gets = store_count_read(engine->count).gets;
+    sleep_ns(100 * NS_PER_S);
+    assert_int_equal(store_count_read(engine->count).gets, gets);
+    engine_close(engine);
+    engine_close(&bench->engines[0]);
+}
+
+static void test_the_wait_ends_with_those_who_wait(void **state)
+{
+    bench_run(1, impatient_body);
+}
+
+/* A client comes in the very moment in which the last one has given up. */
+static void late_comer_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[1];
+    struct opening first = { .engine = engine, .status = 1 }, second = first;
+    engine_open(&bench->engines[0], DISK_BYTES);
+    engine_put_page(&bench->engines[0], 0, 10);
+    engine_start(engine);
+    struct task *task = group_spawn(&bench->group, "open", open_task, &first);
+    sleep_ns(5 * NS_PER_S);
+    task_cancel(task);
+    coroutine_yield();
+    while (first.status == 1)
+        coroutine_yield();
+    group_spawn(&bench->group, "open", open_task, &second);
+    sleep_ns(10 * NS_PER_S);
+    engine_close(&bench->engines[0]);
+    sleep_ns(10 * NS_PER_S);
+    assert_int_equal(second.status, 0);
+    engine_expect_page(engine, 0, 10);
+    engine_close(engine);
+}
+
+static void test_who_comes_late_waits_anew(void **state)
+{
+    bench_run(1, late_comer_body);
+}
+
+/* Two wait for the same dead owner: one gets it, the other one waits on, and gets it when it is released. */
+static void two_wait_body(struct bench *bench)
+{
+    struct opening openings[ENGINES];
+    leave_dead(bench);
+    for (int i = 0; i < ENGINES; i++) {
+        openings[i] = (struct opening){ .engine = &bench->engines[i], .status = 1 };
+        group_spawn(&bench->group, "open", open_task, &openings[i]);
+    }
+    while (openings[0].status == 1 && openings[1].status == 1)
+        sleep_ns(10 * NS_PER_MS);
+    int winner = openings[0].status == 1;
+    assert_int_equal(openings[winner].status, 0);
+    sleep_ns(5 * NS_PER_S);
+    assert_int_equal(openings[!winner].status, 1);
+    assert_int_equal(bench->engines[winner].volume->state, VOLUME_SERVING);
+    engine_close(&bench->engines[winner]);
+    sleep_ns(2 * LOOK_NS);
+    assert_int_equal(openings[!winner].status, 0);
+    engine_expect_page(&bench->engines[!winner], 0, 10);
+    engine_close(&bench->engines[!winner]);
+}
+
+static void test_of_two_that_wait_one_gets_it(void **state)
+{
+    for (uint64_t seed = 1; seed <= 20; seed++)
+        bench_run(seed, two_wait_body);
+}
+
+/* ---- giving it back ---- */
+
+static void grace_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[0];
+    for (int vanished = 0; vanished < 2; vanished++) {
+        engine_open(engine, DISK_BYTES);
+        engine_put_page(engine, 0, 10);
+        volumes_release(engine->volumes, engine->volume, vanished);
+        engine->volume = NULL;
+        sleep_ns(NS_PER_S);
+        assert_int_equal(is_held(bench), !vanished);
+        sleep_ns(5 * NS_PER_S);
+        assert_false(is_held(bench));
+        engine_open(engine, 0);
+        engine_expect_page(engine, 0, 10);
+        engine_close(engine);
+    }
+}
+
+static void test_who_vanished_gets_no_grace(void **state)
+{
+    bench_run(1, grace_body);
+}
+
 /* ---- stores that fail or hang during the opening ---- */
 
 /* Every request that the opening of an existing volume makes, one kind after the other. */
@@ -644,7 +1016,7 @@ struct misfortune {
     enum script_fate fate;
     int code;
     uint64_t patience_ns; /* after which there must be an answer */
-    int expected;         /* 0: any of what the store says, or EIO */
+    int expected;         /* 0: any of what the store says, or EIO, or ETIMEDOUT */
 };
 static struct misfortune misfortune;
 
@@ -665,7 +1037,7 @@ static void misfortune_body(struct bench *bench)
     if (misfortune.expected != 0)
         assert_int_equal(status, -misfortune.expected);
     else
-        assert_true(status == -misfortune.code || status == -EIO);
+        assert_true(status == -misfortune.code || status == -EIO || status == -ETIMEDOUT);
     assert_non_null(strstr(error.story, ENGINE_VOLUME));
 
     /* The store is well again, and this very server opens the volume without ado, whatever it left there. */
@@ -723,7 +1095,7 @@ static void test_a_store_that_only_fails_is_given_up(void **state)
 static void test_a_store_that_hangs_is_given_up(void **state)
 {
     for (size_t stage = 0; stage < STAGES; stage++)
-        with_misfortune(stage, SCRIPT_HANG, 0, OWNERSHIP_DEADLINE_NS + 10 * NS_PER_S, EIO);
+        with_misfortune(stage, SCRIPT_HANG, 0, OWNERSHIP_DEADLINE_NS + 10 * NS_PER_S, 0);
 }
 
 /* Opening goes on behind the back of those who lost patience, and is of use to the next. */
@@ -758,11 +1130,12 @@ static void unreturned_body(struct bench *bench)
     store_script_add(
         engine->script,
         &(struct script_rule){ .operations = SCRIPT_PUT, .key = "volumes/", .fate = SCRIPT_FAIL, .code = ETIMEDOUT });
-    volumes_release(engine->volumes, engine->volume);
+    volumes_release(engine->volumes, engine->volume, false);
     assert_int_equal(sleep_ns(300 * NS_PER_S), 0);
     assert_true(list_empty(&engine->volumes->all));
     store_script_clear(engine->script);
     assert_true(is_held(bench));
+    bench->engines[1].settings.owner_wait_ms = 0;
     assert_int_equal(engine_try_open(&bench->engines[1], 0, &error), -EBUSY);
     engine_close(&bench->engines[1]);
     engine_open(engine, 0);
@@ -783,10 +1156,22 @@ int main(void)
         cmocka_unit_test(test_the_last_entry_that_the_register_knows_is_missing),
         cmocka_unit_test(test_an_entry_is_cut_short_or_damaged),
         cmocka_unit_test(test_sound_entries_that_do_not_belong),
+        cmocka_unit_test(test_an_old_register_is_told_by_the_log),
         cmocka_unit_test(test_a_late_commit_lands_before_the_fence),
         cmocka_unit_test(test_a_late_commit_lands_after_the_fence),
         cmocka_unit_test(test_two_openers_race),
         cmocka_unit_test(test_a_lease_is_broken_while_its_owner_lives),
+        cmocka_unit_test(test_a_dead_owner_is_waited_for),
+        cmocka_unit_test(test_the_lease_of_the_owner_counts),
+        cmocka_unit_test(test_the_wait_is_measured_by_the_boot_time_clock),
+        cmocka_unit_test(test_a_living_owner_is_left_alone),
+        cmocka_unit_test(test_refusals_are_not_for_ever),
+        cmocka_unit_test(test_a_release_ends_the_wait),
+        cmocka_unit_test(test_a_process_known_to_be_dead_is_not_waited_for),
+        cmocka_unit_test(test_the_wait_ends_with_those_who_wait),
+        cmocka_unit_test(test_who_comes_late_waits_anew),
+        cmocka_unit_test(test_of_two_that_wait_one_gets_it),
+        cmocka_unit_test(test_who_vanished_gets_no_grace),
         cmocka_unit_test(test_no_space_and_no_permission_are_told_at_once),
         cmocka_unit_test(test_lost_answers_do_no_harm),
         cmocka_unit_test(test_a_store_that_only_fails_is_given_up),

@@ -935,6 +935,7 @@ struct putter {
     struct scene *scene;
     char key[32];
     bool urgent;
+    uint64_t attempt_ms;
     int result;
     uint64_t ended_ns;
 };
@@ -943,9 +944,12 @@ static void run_put(void *arg)
 {
     struct putter *putter = arg;
     struct iovec piece = { .iov_base = (void *)(uintptr_t) "x", .iov_len = 1 };
-    const struct store_put put = {
-        .key = putter->key, .pieces = &piece, .count = 1, .condition = STORE_ABSENT, .urgent = putter->urgent
-    };
+    const struct store_put put = { .key = putter->key,
+                                   .pieces = &piece,
+                                   .count = 1,
+                                   .condition = STORE_ABSENT,
+                                   .urgent = putter->urgent,
+                                   .attempt_ms = putter->attempt_ms };
     putter->result = store_put(putter->scene->store, &put, NULL, NULL);
     putter->ended_ns = loop_now_ns(putter->scene->loop);
 }
@@ -985,6 +989,52 @@ static void test_puts_take_turns(void **state)
 {
     struct scene scene = { .seed = 5, .setup.uploads = 2, .setup.reads = 2 };
     play_with(&scene, puts_take_turns);
+}
+
+/* Requests with a limit of their own wait for nobody, and are cut off at it; whatever the store asks for. */
+static void limited_attempts(struct scene *scene)
+{
+    struct putter putters[PUTTERS];
+    struct group group;
+    char bytes[8];
+    struct iovec piece = { .iov_base = bytes, .iov_len = sizeof bytes };
+    const struct store_get get = { .key = "a", .pieces = &piece, .count = 1, .attempt_ms = 3000 };
+    struct store_got got;
+    put_text(scene->store, "a", "text", STORE_ANY, NULL, NULL);
+    assert_int_equal(store_date_ms(scene->store) / 1000, loop_wall_ns(scene->loop) / NS_PER_S);
+    s3_patient(scene->store);
+    group_init(&group, scene->loop);
+    scene->fake->fate = all_given;
+    scene->given.way_there_ns = 5 * NS_PER_S;
+    for (int i = 0; i < PUTTERS; i++) { /* the slots are taken, and nothing is answered before 5 s */
+        putters[i] = (struct putter){ .scene = scene, .attempt_ms = i == PUTTERS - 1 ? 3000 : 0 };
+        snprintf(putters[i].key, sizeof putters[i].key, "k/%d", i);
+        group_spawn(&group, "putter", run_put, &putters[i]);
+    }
+    sleep_ns(NS_PER_MS);
+    assert_int_equal(scene->fake->in_flight, 3);
+    uint64_t start_ns = loop_now_ns(scene->loop);
+    assert_int_equal(store_get(scene->store, &get, &got, NULL), -ETIMEDOUT);
+    assert_int_equal(loop_now_ns(scene->loop) - start_ns, 3 * NS_PER_S);
+    assert_int_equal(putters[PUTTERS - 1].result, -ETIMEDOUT);
+    group_join(&group);
+    assert_there(scene, "k/11", "x");
+    scene->given = (struct fake_fate){ .status = 503, .code = "SlowDown", .retry_after_ms = 60000 };
+    start_ns = loop_now_ns(scene->loop);
+    snprintf(putters[0].key, sizeof putters[0].key, "other");
+    putters[0].attempt_ms = 3000;
+    run_put(&putters[0]);
+    assert_true(putters[0].result < 0);
+    assert_int_equal(loop_now_ns(scene->loop), start_ns);
+    scene->given = (struct fake_fate){ .way_there_ns = NS_PER_S };
+    assert_int_equal(store_get(scene->store, &get, &got, NULL), 0);
+    assert_int_equal(got.length, 4);
+}
+
+static void test_limited_attempts(void **state)
+{
+    struct scene scene = { .seed = 5, .setup.uploads = 2, .setup.reads = 2 };
+    play_with(&scene, limited_attempts);
 }
 
 /* Cancelled at any moment, with and without a double, nothing is left behind. */
@@ -1285,6 +1335,7 @@ int main(void)
         cmocka_unit_test(test_hedging_has_limits),
         cmocka_unit_test(test_hedged_puts),
         cmocka_unit_test(test_puts_take_turns),
+        cmocka_unit_test(test_limited_attempts),
         cmocka_unit_test(test_cancelled_anywhere),
         cmocka_unit_test(test_a_clock_that_is_off),
         cmocka_unit_test(test_wrong_keys),

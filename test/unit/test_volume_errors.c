@@ -418,7 +418,7 @@ static void abandon_body(struct bench *bench)
     make_them_wait(engine, &group, clients);
     group_cancel(&group);
     group_join(&group);
-    volumes_release(engine->volumes, engine->volume);
+    volumes_release(engine->volumes, engine->volume, false);
     engine->volume = NULL;
     struct error error = ERROR_NONE;
     uint64_t deadline = loop_now_ns(bench->loop) + 30 * NS_PER_S;

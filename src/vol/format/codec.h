@@ -8,6 +8,7 @@
 #ifndef CAIRN_VOL_FORMAT_CODEC_H
 #define CAIRN_VOL_FORMAT_CODEC_H
 
+#include "vol/format/checkpoint.h"
 #include "vol/format/format.h"
 
 #define MAGIC_BYTES 8
@@ -27,6 +28,12 @@ static inline size_t round_up(size_t value, size_t unit)
     return (value + unit - 1) / unit * unit;
 }
 
+static inline void store_u16le(uint8_t *at, uint16_t value)
+{
+    at[0] = (uint8_t)value;
+    at[1] = (uint8_t)(value >> 8);
+}
+
 static inline void store_u32le(uint8_t *at, uint32_t value)
 {
     for (int i = 0; i < 4; i++)
@@ -37,6 +44,11 @@ static inline void store_u64le(uint8_t *at, uint64_t value)
 {
     for (int i = 0; i < 8; i++)
         at[i] = (uint8_t)(value >> (8 * i));
+}
+
+static inline uint16_t load_u16le(const uint8_t *at)
+{
+    return (uint16_t)(at[0] | at[1] << 8);
 }
 
 static inline uint32_t load_u32le(const uint8_t *at)
@@ -113,6 +125,7 @@ enum register_tag {
     TAG_LOCK_PATH = 26,
     TAG_LOCK_DEVICE = 27,
     TAG_LOCK_INODE = 28,
+    TAG_RENEWAL = 30,
     TAG_NEWEST = 48,
     TAG_OLDER = 49,
     TAG_COMMITTED = 50,
@@ -125,5 +138,75 @@ const char *register_tag_name(uint16_t tag); /* NULL: unknown */
 int register_check(const uint8_t *bytes, size_t length, struct error *error);
 int register_parse(const uint8_t *bytes, size_t length, struct register_body *ret_body, struct error *error);
 void register_seal(uint8_t *bytes, size_t length);
+
+/* ---- pieces of checkpoints (checkpoint*.c) ----
+ *
+ * The frame around a payload has its checksum, so there is no seal here. What
+ * is in two parts is the parse, which asks only that the lengths add up, so
+ * that dump can print what breaks the rules, and the check of the rules. */
+
+#define PIECE_LAYOUT 0u
+#define PIECE_HEADER_MAX 4096u /* a later release may lengthen a header to this */
+#define LEAVES_HEADER_BYTES 24u
+#define LEAVES_ROW_BYTES 8u
+#define LEAF_RUN_BYTES 10u
+#define MID_HEADER_BYTES 24u
+#define MID_SLOT_BYTES 8u
+#define OBJECTS_HEADER_BYTES 64u
+#define OBJECT_ROW_BYTES 56u
+#define ROOT_HEADER_BYTES 192u
+#define ROOT_MID_BYTES 16u
+#define ROOT_CHUNK_BYTES 24u
+#define PIECE_ID_BYTES 8u
+#define PIECE_UUID_BYTES 16u
+
+/* Layout and length of the header, and that the payload has so many bytes at least. */
+int piece_read_header(const char *what, const void *payload, size_t length, uint32_t least, uint32_t *ret_header_bytes,
+                      struct error *error);
+/* The tables behind the header fill the payload. */
+int piece_check_length(const char *what, size_t length, uint64_t expected, struct error *error);
+
+/* The ids of objects that a payload names, by number: as they lie there. */
+struct id_list {
+    const uint8_t *at;
+    uint32_t count;
+};
+uint64_t id_list_get(const struct id_list *list, uint32_t index); /* PIECE_OBJECT_NONE beyond the end */
+int id_list_check(const char *what, const struct id_list *list, struct error *error);
+uint32_t ids_sort(uint64_t *ids, uint32_t count); /* ascending, each once; returns how many are left */
+uint32_t ids_find(const uint64_t *ids, uint32_t count, uint64_t id); /* its number; it is there */
+
+/* Start and length in 32 bits. */
+uint32_t place_pack(const struct piece_place *place);
+struct piece_place place_unpack(uint64_t object, uint32_t packed);
+/* `what` and `number` name the thing that lies there. */
+int place_check(const char *what, uint64_t number, const struct piece_place *place, struct error *error);
+/* The place of graves: 40 bytes. */
+#define GRAVES_PLACE_BYTES 40u
+void graves_place_put(bool present, const struct frame_place *place, uint32_t units, struct buffer *bytes);
+void graves_place_read(const uint8_t *bytes, struct frame_place *ret_place, uint32_t *ret_units);
+int graves_place_check(const char *what, bool present, const struct frame_place *place, uint32_t units,
+                       struct error *error);
+
+int leaves_parse(const void *payload, size_t length, struct leaves_frame *ret_frame, struct id_list *ret_ids,
+                 struct error *error);
+int leaves_check(const struct leaves_frame *frame, const struct id_list *ids, struct error *error);
+int mid_parse(const void *payload, size_t length, struct mid_frame *ret_mid, struct id_list *ret_ids,
+              struct error *error);
+int mid_check(const struct mid_frame *mid, const struct id_list *ids, struct error *error);
+int objects_parse(const void *payload, size_t length, struct objects_frame *ret_objects, const uint8_t **ret_uuids,
+                  uint32_t *ret_uuid_count, struct error *error);
+int objects_check(const struct objects_frame *objects, const uint8_t *uuids, uint32_t uuid_count, struct error *error);
+void object_row_put(const struct object_row *row, uint16_t uuid_index, struct buffer *bytes);
+/* Returns the number of its UUID, which is left zero. */
+uint16_t object_row_read(const uint8_t bytes[OBJECT_ROW_BYTES], struct object_row *ret_row);
+int object_row_check(const char *what, uint32_t number, const struct object_row *row, struct error *error);
+/* The fields of the header, unjudged, without tables: at least ROOT_HEADER_BYTES. */
+void root_frame_read_header(const uint8_t *bytes, struct root_frame *ret_root);
+int root_frame_parse(const void *payload, size_t length, struct root_frame *ret_root, struct error *error);
+int root_frame_check(const struct root_frame *root, struct error *error);
+
+/* What a frame of the kinds 2 to 5 holds, for people (dump_piece.c): 0 or what is wrong with it. */
+int dump_piece(enum frame_kind kind, const void *payload, size_t length, struct buffer *text, struct error *error);
 
 #endif

@@ -172,6 +172,18 @@ static void put_frame(struct dump *dump, uint64_t offset, const struct frame_hea
                   sound ? "sound" : "NOT SOUND");
 }
 
+/* What a piece of a checkpoint says, also behind a checksum that does not match. */
+static void put_piece(struct dump *dump, size_t offset, const struct frame_header *header, size_t length)
+{
+    struct error error = ERROR_NONE;
+    if (header->kind == FRAME_PAGES || header->codec != CODEC_NONE || header->cipher != CIPHER_NONE)
+        return;
+    if (dump_piece(header->kind, dump->bytes + offset + FRAME_HEADER_BYTES, length, dump->text, &error) == 0)
+        return;
+    error_context(&error, "at byte %zu", offset);
+    problem(dump, &error);
+}
+
 /* Where the next frame may begin behind one that cannot be trusted. */
 static size_t next_frame(const struct dump *dump, size_t offset, size_t end)
 {
@@ -207,6 +219,7 @@ static size_t dump_frame(struct dump *dump, struct frame_place *place, size_t of
         error_set(&error, EBADMSG, "at byte %zu: frame: %" PRIu32 " bytes stored, and %zu are left", offset,
                   header.stored_bytes, end - offset - FRAME_HEADER_BYTES);
         problem(dump, &error);
+        put_piece(dump, offset, &header, end - offset - FRAME_HEADER_BYTES);
         return next_frame(dump, offset, end);
     }
 
@@ -221,9 +234,12 @@ static size_t dump_frame(struct dump *dump, struct frame_place *place, size_t of
     if (result < 0) {
         error_context(&error, "at byte %zu", offset);
         problem(dump, &error);
-        return result == -EBADMSG ? next_frame(dump, offset, end) : offset + total;
     }
-    frames_add(frames, offset, &header);
+    put_piece(dump, offset, &header, header.stored_bytes);
+    if (result == -EBADMSG)
+        return next_frame(dump, offset, end);
+    if (result == 0)
+        frames_add(frames, offset, &header);
     return offset + total;
 }
 
@@ -477,6 +493,7 @@ static void put_register_body(struct dump *dump, const struct register_body *bod
     put_quoted(text, "lock path", body->lock_path, strlen(body->lock_path));
     put_number(text, "lock device", body->lock_device);
     put_number(text, "lock inode", body->lock_inode);
+    put_id(text, "renewal", body->renewal.bytes, sizeof(body->renewal.bytes));
     put_size(text, "size", body->newest.size);
     put_root(dump, "newest root", &body->newest);
     for (uint32_t i = 0; i < body->older_count; i++)

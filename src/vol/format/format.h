@@ -257,7 +257,7 @@ struct register_body {
     struct nonce owner; /* of the owner that took `epoch` */
     bool held;          /* false: released, the next owner need not wait */
     struct nonce write; /* fresh in every body, so no two bodies are equal */
-    uint64_t counter;   /* grows with every write */
+    uint64_t counter;   /* grows with every write of the owner's */
     uint64_t lease_ms;
     uint64_t owned_since_wall_ms;
     char host[REGISTER_HOST_MAX]; /* for people */
@@ -265,6 +265,7 @@ struct register_body {
     uint8_t boot_id[BOOT_ID_BYTES];
     char lock_path[REGISTER_LOCK_PATH_MAX]; /* "" : none */
     uint64_t lock_device, lock_inode;
+    struct nonce renewal; /* `write` of the last body that the owner wrote: others leave it alone; zeroes: not told */
 
     struct root newest;
     struct root *older; /* owned */

@@ -74,6 +74,18 @@ static int frame_check_readable(const uint8_t *bytes, const struct frame_header 
     return 0;
 }
 
+/* Of a checkpoint: its place fits 12 bits of length, but for the root's, which the register has room for. */
+static int frame_check_piece(const struct frame_header *header, struct error *error)
+{
+    if (header->kind != FRAME_ROOT && header->raw_bytes > PIECE_PAYLOAD_MAX)
+        return error_set(error, EBADMSG, "frame: a piece of a checkpoint of %" PRIu32 " bytes, and %u are the most",
+                         header->raw_bytes, PIECE_PAYLOAD_MAX);
+    if (header->block != 0 || header->pages != 0)
+        return error_set(error, EBADMSG, "frame: a piece of a checkpoint with pages %08" PRIx32 " of block %" PRIu64,
+                         header->pages, header->block);
+    return 0;
+}
+
 static int frame_check_shape(const struct frame_header *header, struct error *error)
 {
     if (header->kind < FRAME_PAGES || header->kind > FRAME_OBJECTS)
@@ -89,7 +101,7 @@ static int frame_check_shape(const struct frame_header *header, struct error *er
         return error_set(error, EBADMSG, "frame: %" PRIu32 " bytes stored for %" PRIu32 ", and not compressed",
                          header->stored_bytes, header->raw_bytes);
     if (header->kind != FRAME_PAGES)
-        return 0;
+        return frame_check_piece(header, error);
     if (header->block >= VOLUME_BYTES_MAX / BLOCK_BYTES)
         return error_set(error, EBADMSG, "frame: block %" PRIu64 " is beyond the largest disk", header->block);
     if (header->raw_bytes != PAGE_BYTES * (uint32_t)__builtin_popcount(header->pages))

@@ -38,9 +38,10 @@ enum field_type {
     FIELD_TEXT, /* a char array of REGISTER_TEXT_MAX */
     FIELD_NAME,
     FIELD_ROOT,
-    FIELD_OLDER, /* absent when there is none, as the next two */
+    FIELD_OLDER, /* absent when there is none, as the next three */
     FIELD_PINS,
     FIELD_PARENT,
+    FIELD_RENEWAL,
 };
 
 #define REGISTER_TEXT_MAX 256
@@ -74,6 +75,7 @@ static const struct field fields[] = {
     { TAG_LOCK_PATH, 0, FIELD_TEXT, AT(lock_path), "lock path" },
     { TAG_LOCK_DEVICE, 0, FIELD_NUMBER, AT(lock_device), "lock device" },
     { TAG_LOCK_INODE, 0, FIELD_NUMBER, AT(lock_inode), "lock inode" },
+    { TAG_RENEWAL, 0, FIELD_RENEWAL, 0, "renewal" },
     { TAG_NEWEST, FIELD_MUST_UNDERSTAND, FIELD_ROOT, 0, "newest root" },
     { TAG_OLDER, FIELD_MUST_UNDERSTAND, FIELD_OLDER, 0, "older roots" },
     { TAG_COMMITTED, FIELD_MUST_UNDERSTAND, FIELD_NUMBER, AT(committed), "committed" },
@@ -100,7 +102,8 @@ const char *register_tag_name(uint16_t tag)
 
 static bool is_optional(const struct field *field)
 {
-    return field->type == FIELD_OLDER || field->type == FIELD_PINS || field->type == FIELD_PARENT;
+    return field->type == FIELD_OLDER || field->type == FIELD_PINS || field->type == FIELD_PARENT ||
+           field->type == FIELD_RENEWAL;
 }
 
 /* ---- what a body must be ---- */
@@ -280,6 +283,9 @@ static void put_value(const struct register_body *body, const struct field *fiel
         buffer_put_u64le(bytes, body->parent_seq);
         buffer_put(bytes, body->parent_hash, sizeof(body->parent_hash));
         break;
+    case FIELD_RENEWAL:
+        buffer_put(bytes, body->renewal.bytes, sizeof(body->renewal.bytes));
+        break;
     }
 }
 
@@ -292,6 +298,8 @@ static bool is_present(const struct register_body *body, const struct field *fie
         return body->pin_count > 0;
     case FIELD_PARENT:
         return body->has_parent;
+    case FIELD_RENEWAL:
+        return !bytes_are_zero(body->renewal.bytes, sizeof(body->renewal.bytes));
     default:
         return true;
     }
@@ -591,6 +599,11 @@ static int get_value(struct reader *value, const struct field *field, struct reg
         get_bytes(value, body->parent.bytes, sizeof(body->parent.bytes));
         body->parent_seq = reader_u64le(value);
         get_bytes(value, body->parent_hash, sizeof(body->parent_hash));
+        break;
+    case FIELD_RENEWAL:
+        get_bytes(value, body->renewal.bytes, sizeof(body->renewal.bytes));
+        if (!value->failed && bytes_are_zero(body->renewal.bytes, sizeof(body->renewal.bytes)))
+            return error_set(error, EBADMSG, WHAT ": field 'renewal': zeroes, which are not written");
         break;
     }
     if (result == 0 && (value->failed || reader_left(value) != 0))

@@ -1,0 +1,36 @@
+/* Checkpoints: a complete state of the volume, so that the log need not be read from its beginning.  Inside the engine
+ * only; vol/checkpoint.c tells the story. */
+#ifndef CAIRN_VOL_CHECKPOINT_H
+#define CAIRN_VOL_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rt/coroutine.h"
+
+struct checkpoint;
+struct root;
+struct root_frame;
+struct volume;
+
+struct checkpoint *checkpoint_new(struct volume *volume);
+/* Its tasks have ended. Must come before the object table is freed. */
+void checkpoint_free(struct checkpoint *checkpoint);
+
+/* The volume was opened from this root: what it names is what the next one may name again.  All its rows are in the
+ * object table. */
+void checkpoint_opened_from(struct volume *volume, const struct root *root, const struct root_frame *frame);
+
+/* Begins one if it is time.  Never parks.  No commit may be frozen or in flight. */
+void checkpoint_begin_if_due(struct volume *volume);
+bool checkpoint_is_under_way(const struct volume *volume);
+/* Commits must wait for the one under way. */
+bool checkpoint_lags(const struct volume *volume);
+/* Before the volume is given back: takes one if the log since the root is longer than a few entries, as far as that
+ * works out within a fair time.  The log has everything, so nothing is lost if it does not. */
+CO void checkpoint_settle(struct volume *volume);
+
+/* Waits until the object with this id is in the store, if it is one of the checkpoint under way. 0 or -ECANCELED. */
+CO int checkpoint_await_object(struct volume *volume, uint64_t id);
+
+#endif
