@@ -43,6 +43,7 @@ struct config {
     uint64_t threads, connections, requests;
     uint64_t batch_age_ms, release_grace_ms, flush_deadline_ms, handshake_deadline_ms, shutdown_deadline_ms;
     uint64_t lease_ms, owner_wait_ms;
+    uint64_t checkpoint_entries, checkpoint_bytes;
     uint64_t keepalive_idle_s, keepalive_interval_s, keepalive_probes; /* of clients' TCP connections; idle 0: off */
     uint64_t tcp_user_timeout_ms;                                      /* 0: the kernel's */
     uint64_t log_level;                                                /* enum event_level */

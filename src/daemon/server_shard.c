@@ -219,6 +219,8 @@ static struct volume_settings engine_settings(const struct config *config, int s
     settings.release_grace_ms = config->release_grace_ms;
     settings.lease_ms = config->lease_ms;
     settings.owner_wait_ms = config->owner_wait_ms;
+    settings.checkpoint_slots = config->checkpoint_entries;
+    settings.checkpoint_bytes = config->checkpoint_bytes;
     return settings;
 }
 

@@ -39,6 +39,11 @@
 /* As Linux has them, MAX_TCP_KEEPIDLE and its like. */
 #define KEEPALIVE_MOST 32767
 #define PROBES_MOST 127
+/* Below, a server that is busy would make little else; beyond, opening would take minutes. */
+#define CHECKPOINT_ENTRIES_LEAST 4
+#define CHECKPOINT_ENTRIES_MOST 65536
+#define CHECKPOINT_BYTES_LEAST MIB
+#define CHECKPOINT_BYTES_MOST (UINT64_C(1) << 40)
 
 static const char *const log_levels[] = { "DEBUG", "INFO", "WARNING", "ERROR", NULL };
 /* As enum s3_addressing. */
@@ -148,6 +153,14 @@ const struct setting setting_table[SETTING_COUNT] = {
                              .least = 0, .most = HOUR, .argument = "TIME",
                              .help = "how long a client waits for a volume that another server owns, before it is "
                                      "refused; with a longer lease half as much again as that" },
+    [SETTING_CHECKPOINT_ENTRIES] = { "checkpoint-entries", SETTING_NUMBER, SETTINGS_SERVE, AT(checkpoint_entries),
+                                     .fallback = "1024", .least = CHECKPOINT_ENTRIES_LEAST,
+                                     .most = CHECKPOINT_ENTRIES_MOST, .argument = "N",
+                                     .help = "a checkpoint is written each time a volume's log has grown by so many "
+                                             "entries; who opens it reads at most twice as many" },
+    [SETTING_CHECKPOINT_BYTES] = { "checkpoint-bytes", SETTING_BYTES, SETTINGS_SERVE, AT(checkpoint_bytes),
+                                   .fallback = "512MB", .least = CHECKPOINT_BYTES_LEAST, .most = CHECKPOINT_BYTES_MOST,
+                                   .argument = "SIZE", .help = "or by so many bytes" },
     [SETTING_FLUSH_DEADLINE] = { "flush-deadline", SETTING_DURATION, SETTINGS_SERVE, AT(flush_deadline_ms),
                                  .fallback = "120s", .least = SECOND, .most = HOUR, .argument = "TIME",
                                  .help = "a flush that took this long is answered with an error; its data is kept and "

@@ -54,8 +54,12 @@ TAKEOVER_S = 120
 LOAD_S = 0.15  # the longest that a client works before the blow
 SMALL = {'size': 4 << 20, 'depth': 8, 'flushes': 0.05, 'counts': (1, 1, 1, 1, 2, 3, 8, 40)}
 # Settings that a store's servers run with, one of these: commits that come by themselves all the time, volumes that are
-# let go and taken again at once, a cache that is too small for a large disk.
-ARGUMENTS = ([], ['--batch-age', '20ms'], ['--batch-age', '20ms', '--release-grace', '0'], ['--memory', '128MB'])
+# let go and taken again at once, a cache that is too small for a large disk; checkpoints all the time, or never.
+ARGUMENTS = (['--checkpoint-entries', '65536'], ['--batch-age', '20ms'], ['--checkpoint-entries', '5'],
+             ['--batch-age', '20ms', '--release-grace', '0', '--checkpoint-entries', '20'],
+             ['--memory', '128MB', '--checkpoint-bytes', '2MB'])
+# A server that was overtaken refuses whoever asks for the volume, but only after it has waited for it to become free.
+IMPATIENT = ['--owner-wait', '500ms']
 LARGE = {'size': 48 << 20, 'depth': 4, 'flushes': 0.01, 'counts': (1, 8, 64, 256)}
 
 
@@ -86,7 +90,7 @@ class Loop:
         self.starts += 1
         # Names alternate, so that two servers side by side have different sockets.
         return Server(self.bench, store=store, size=str(self.shape['size']), name=f'cairn{self.starts % 2}',
-                      arguments=self.arguments, start=False)
+                      arguments=self.arguments + IMPATIENT, start=False)
 
     def forget_outputs(self):
         """Checks and drops what ended processes have said, so that thousands of rounds do not pile it up."""
@@ -166,10 +170,10 @@ class Loop:
         stopped = self.random.random() < 0.4
         if stopped:
             first.process.signal(signal.SIGSTOP)
-        breaker = self.bench.start('break-lease',
-                                   [CAIRN, 'break-lease', *first.store.words(), '--yes', VOLUME])
-        self.work_until(load, lambda: not breaker.running(), stopped)
-        assert breaker.wait() == 0, f'break-lease failed: {breaker.stderr()}'
+        while not self.break_lease(first, load, stopped):
+            first.process.signal(signal.SIGCONT)
+            time.sleep(self.random.uniform(0, 0.01))
+            first.process.signal(signal.SIGSTOP)
         second = self.server = self.new_server(first.store)
         second.start(ready=False)
         self.work_until(load, second.answers, stopped)
@@ -194,6 +198,16 @@ class Loop:
         assert self.read_all(handle) == taken, 'the disk of the second server changed by itself'
         handle.shutdown()
         self.finish(load)
+
+    def break_lease(self, first, load, stopped):
+        """False: the first was stopped in the moment in which it held a directory store's lock on the register."""
+        breaker = self.bench.start('break-lease',
+                                   [CAIRN, 'break-lease', *first.store.words(), '--yes', VOLUME])
+        self.work_until(load, lambda: not breaker.running(), stopped)
+        if breaker.wait() != 0 and stopped and f'by process {first.process.pid}: is it stopped?' in breaker.stderr():
+            return False
+        assert breaker.wait() == 0, f'break-lease failed: {breaker.stderr()}'
+        return True
 
     def work_until(self, load, until, stopped):
         """While the first server is stopped its client sends nothing more: it would only wait."""

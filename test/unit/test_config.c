@@ -107,6 +107,8 @@ static void test_defaults(void **state)
     assert_int_equal(config.sharing, NBD_SHARING_PEER);
     assert_int_equal(config.lease_ms, 30000);
     assert_int_equal(config.owner_wait_ms, 45000);
+    assert_int_equal(config.checkpoint_entries, 1024);
+    assert_int_equal(config.checkpoint_bytes, UINT64_C(512) << 20);
     assert_int_equal(config.keepalive_idle_s, 60);
     assert_int_equal(config.keepalive_interval_s, 10);
     assert_int_equal(config.keepalive_probes, 6);
