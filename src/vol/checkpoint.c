@@ -30,7 +30,8 @@
  * waits for nothing (a leaf that is not in memory gets a patch).
  *
  * What can fail:
- *   - the store: every request is repeated until it succeeds;
+ *   - the store: every request is repeated until it succeeds.  FLUSH does not fail by that, as long as commits need
+ *     not wait for the checkpoint;
  *   - a leaf that is needed is damaged or lost: told, tried again each minute.
  *     Opening then reads a longer log meanwhile; commits wait only for memory;
  *   - ownership: everything is dropped.  What was uploaded is named by nobody. */
@@ -57,6 +58,7 @@ struct checkpoint *checkpoint_new(struct volume *volume)
 {
     struct checkpoint *checkpoint = memory_new(sizeof *checkpoint);
     checkpoint->volume = volume;
+    waitq_init(&checkpoint->hurry);
     waitq_init(&checkpoint->progress);
     list_init(&checkpoint->sealed);
     return checkpoint;
@@ -200,10 +202,35 @@ static void checkpoint_task(void *arg)
     waitq_wake_all(&checkpoint->progress);
 }
 
+/* What more tries will not mend soon. */
+static void become_stuck(struct checkpoint *checkpoint, const struct error *error)
+{
+    struct volume *volume = checkpoint->volume;
+    if (checkpoint->stuck)
+        return;
+    event_raise(volume->all->events, EVENT_ERROR, volume->subject,
+                "no checkpoint can be made, so opening it takes longer and longer: %s", error->story);
+    checkpoint->stuck = true;
+    commit_kick(volume);
+    waitq_wake_all(&checkpoint->progress);
+}
+
+/* Whether a root has room for all chunks; those that the checkpoint's own objects are in come with the next one. */
+static bool fits_a_root(struct checkpoint *checkpoint)
+{
+    struct error error = ERROR_NONE;
+    if (object_table_chunk_count(checkpoint->volume->objects) <= ROOT_CHUNKS_MAX)
+        return true;
+    error_set(&error, EFBIG, "its %llu objects are too far apart for a checkpoint to list them",
+              (unsigned long long)object_table_count(checkpoint->volume->objects));
+    become_stuck(checkpoint, &error);
+    return false;
+}
+
 void checkpoint_begin_if_due(struct volume *volume)
 {
     struct checkpoint *checkpoint = volume->checkpoint;
-    if (checkpoint->running || volume->state != VOLUME_SERVING || !is_due(volume))
+    if (checkpoint->running || volume->state != VOLUME_SERVING || !is_due(volume) || !fits_a_root(checkpoint))
         return;
     checkpoint->wanted = false;
     checkpoint->running = true;
@@ -221,21 +248,42 @@ void checkpoint_begin_if_due(struct volume *volume)
     group_spawn(&volume->group, "checkpoint", checkpoint_task, checkpoint);
 }
 
-int checkpoint_wait_for_better(struct checkpoint *checkpoint, int status, const struct error *error)
+/* ---- trouble ---- */
+
+void checkpoint_troubled(struct checkpoint *checkpoint, const struct error *error)
 {
     struct volume *volume = checkpoint->volume;
+    bool news = checkpoint->trouble.code == 0;
+    error_copy(&checkpoint->trouble, error);
+    checkpoint->trouble_count++;
+    waitq_wake_all(&volume->committed);
+    waitq_wake_all(&checkpoint->progress);
+    if (news && volume_is_hard(error->code))
+        event_raise(volume->all->events, EVENT_WARNING, volume->subject,
+                    "the store does not take its checkpoint; trying on: %s", error->story);
+}
+
+uint64_t checkpoint_trouble(const struct volume *volume, const struct error **ret_error)
+{
+    *ret_error = &volume->checkpoint->trouble;
+    return volume->checkpoint->trouble_count;
+}
+
+void checkpoint_hurry(struct volume *volume)
+{
+    waitq_wake_all(&volume->checkpoint->hurry);
+}
+
+int checkpoint_wait_for_better(struct checkpoint *checkpoint, int status, const struct error *error)
+{
     if (coroutine_cancelled())
         return -ECANCELED;
+    own_flush(checkpoint); /* leaves that lie in it may have left memory since: who needs one waits for it */
     if (piece_error_is_transient(status)) {
-        volume_troubled(volume, error);
+        checkpoint_troubled(checkpoint, error);
         return sleep_ns(TROUBLE_RETRY_NS);
     }
-    if (!checkpoint->stuck)
-        event_raise(volume->all->events, EVENT_ERROR, volume->subject,
-                    "no checkpoint can be made, so opening it takes longer and longer: %s", error->story);
-    checkpoint->stuck = true;
-    commit_kick(volume);
-    waitq_wake_all(&checkpoint->progress);
+    become_stuck(checkpoint, error);
     return sleep_ns(STUCK_RETRY_NS);
 }
 
@@ -244,7 +292,7 @@ void checkpoint_settle(struct volume *volume)
     struct checkpoint *checkpoint = volume->checkpoint;
     uint64_t began_ns = loop_now_ns(volume->loop), deadline_ns = began_ns + SETTLE_NS;
     while (volume->state == VOLUME_SERVING && volume->users == 0 && !checkpoint->stuck) {
-        if (volume->trouble.code != 0 && volume->trouble_told)
+        if ((volume->trouble.code != 0 && volume->trouble_told) || volume_is_hard(checkpoint->trouble.code))
             return;
         if (!checkpoint->running && slots_since_root(volume) <= volume->all->settings.settled_slots)
             return;

@@ -9,6 +9,7 @@
 #include "rt/coroutine.h"
 
 struct checkpoint;
+struct error;
 struct root;
 struct root_frame;
 struct volume;
@@ -30,7 +31,13 @@ bool checkpoint_lags(const struct volume *volume);
  * works out within a fair time.  The log has everything, so nothing is lost if it does not. */
 CO void checkpoint_settle(struct volume *volume);
 
-/* Waits until the object with this id is in the store, if it is one of the checkpoint under way. 0 or -ECANCELED. */
-CO int checkpoint_await_object(struct volume *volume, uint64_t id);
+/* Waits until the object with this id is in the store, if it is one of the checkpoint under way. 0, -ECANCELED or
+ * -ETIMEDOUT. */
+CO int checkpoint_await_object(struct volume *volume, uint64_t id, uint64_t deadline_ns);
+
+/* How many attempts for checkpoints have failed, and the last such error: code 0 since one has succeeded. */
+uint64_t checkpoint_trouble(const struct volume *volume, const struct error **ret_error);
+/* Uploads that wait before they try again do so now. */
+void checkpoint_hurry(struct volume *volume);
 
 #endif

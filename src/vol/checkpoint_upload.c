@@ -197,6 +197,11 @@ void own_put_root(struct checkpoint *checkpoint, const struct leaf_place *place,
 
 static void launch(struct checkpoint *checkpoint);
 
+static void upload_troubled(void *arg, const struct error *error)
+{
+    checkpoint_troubled(arg, error);
+}
+
 static void upload_own(void *arg)
 {
     struct own_object *own = arg;
@@ -209,15 +214,16 @@ static void upload_own(void *arg)
                             .key = key,
                             .pieces = &piece,
                             .count = 1,
-                            .troubled = volume_put_troubled,
-                            .arg = volume,
-                            .hurry = &volume->hurry };
+                            .troubled = upload_troubled,
+                            .arg = checkpoint,
+                            .hurry = &checkpoint->hurry };
     struct error error = ERROR_NONE;
     int status = put_once(&put, &error);
     volume->uploads--;
     checkpoint->uploading--;
     if (status == 0) {
         own->durable = true;
+        checkpoint->trouble = (struct error)ERROR_NONE;
         volume->counts.checkpoint_bytes += own->bytes.length;
         checkpoint->laid_out -= own->bytes.length;
         page_pool_uncharge(volume->all->pool, own->bytes.length);
@@ -252,10 +258,8 @@ int own_make_room(struct checkpoint *checkpoint)
 {
     launch(checkpoint);
     while (!own_has_room(checkpoint)) {
-        if (checkpoint->uploading == 0) { /* all of it is in the object that is being filled */
-            seal(checkpoint);
-            launch(checkpoint);
-        }
+        if (checkpoint->uploading == 0) /* all of it is in the object that is being filled */
+            own_flush(checkpoint);
         if (waitq_wait(&checkpoint->progress) < 0)
             return -ECANCELED;
         if (checkpoint->volume->state == VOLUME_FENCED)
@@ -264,10 +268,15 @@ int own_make_room(struct checkpoint *checkpoint)
     return checkpoint->volume->state == VOLUME_FENCED ? -ESHUTDOWN : 0;
 }
 
-int own_finish(struct checkpoint *checkpoint)
+void own_flush(struct checkpoint *checkpoint)
 {
     seal(checkpoint);
     launch(checkpoint);
+}
+
+int own_finish(struct checkpoint *checkpoint)
+{
+    own_flush(checkpoint);
     while (checkpoint->uploading > 0 || !list_empty(&checkpoint->sealed)) {
         if (waitq_wait(&checkpoint->progress) < 0)
             return -ECANCELED;
@@ -290,14 +299,15 @@ void own_clear(struct checkpoint *checkpoint)
     list_init(&checkpoint->sealed);
 }
 
-int checkpoint_await_object(struct volume *volume, uint64_t id)
+int checkpoint_await_object(struct volume *volume, uint64_t id, uint64_t deadline_ns)
 {
     struct checkpoint *checkpoint = volume->checkpoint;
     while (id >= checkpoint->own_first && id - checkpoint->own_first < checkpoint->own_count) {
         if (checkpoint->own[id - checkpoint->own_first]->durable)
             return 0;
-        if (waitq_wait(&checkpoint->progress) < 0)
-            return -ECANCELED;
+        int status = waitq_wait_until(&checkpoint->progress, deadline_ns);
+        if (status < 0)
+            return status;
     }
     return 0;
 }

@@ -10,13 +10,15 @@
  * It fails, and nothing is forgotten by that: the pages stay dirty and go on
  * being tried, so a later FLUSH succeeds when, and only when, they are durable.
  *   - at once, with the story, when an attempt made while it waited found no
- *     space or no permission: -ENOSPC, -EDQUOT, -EACCES, -EPERM, -EROFS;
+ *     space or no permission: -ENOSPC, -EDQUOT, -EACCES, -EPERM, -EROFS.  Not for
+ *     attempts of a checkpoint, unless commits wait for that;
  *   - at its deadline: -EIO with the last attempt's story;
  *   - when another owner has taken the volume: -ESHUTDOWN. */
 #include "vol/flush.h"
 
 #include <errno.h>
 
+#include "vol/checkpoint.h"
 #include "vol/internal.h"
 
 int volume_flush_try(struct volume *volume)
@@ -26,6 +28,26 @@ int volume_flush_try(struct volume *volume)
     return list_empty(&volume->batches) ? 0 : -EAGAIN;
 }
 
+struct watched {
+    uint64_t commits, checkpoints;
+};
+
+static struct watched watch_troubles(const struct volume *volume)
+{
+    const struct error *last;
+    return (struct watched){ .commits = volume->trouble_count, .checkpoints = checkpoint_trouble(volume, &last) };
+}
+
+/* Why an attempt has failed that was made since, and that commits wait for; NULL: none has. */
+static const struct error *trouble_in_the_way(const struct volume *volume, const struct watched *since)
+{
+    const struct error *last;
+    if (volume->trouble_count != since->commits && volume->trouble.code != 0)
+        return &volume->trouble;
+    bool failed = checkpoint_trouble(volume, &last) != since->checkpoints && last->code != 0;
+    return failed && checkpoint_lags(volume) ? last : NULL;
+}
+
 int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error)
 {
     uint64_t before = volume->next_batch - 1;
@@ -33,7 +55,9 @@ int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error
     commit_seal(volume, true);
     uint64_t target = skipped ? before - 1 : volume->next_batch - 1;
     waitq_wake_all(&volume->hurry);
-    uint64_t troubles = volume->trouble_count;
+    if (checkpoint_lags(volume))
+        checkpoint_hurry(volume);
+    struct watched watched = watch_troubles(volume);
     if (MUTANT(acknowledge_before_commit) && deadline_ns != UINT64_MAX) /* a client's, not the keeper's */
         return 0;
     while (volume->committed_batch < target) {
@@ -45,13 +69,14 @@ int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error
             return error_set(error, ECANCELED, "flush cancelled");
         if (volume->committed_batch >= target)
             break;
-        if (volume->trouble_count != troubles && volume_is_hard(volume->trouble.code)) {
-            error_copy(error, &volume->trouble);
+        const struct error *trouble = trouble_in_the_way(volume, &watched);
+        if (trouble != NULL && volume_is_hard(trouble->code)) {
+            error_copy(error, trouble);
             return error_context(error, "flush of %s", volume->subject);
         }
         if (status == -ETIMEDOUT)
             return error_set(error, EIO, "flush of %s: not durable in time: %s", volume->subject,
-                             volume->trouble.code != 0 ? volume->trouble.story : "the store is slow");
+                             trouble != NULL ? trouble->story : "the store is slow");
     }
     return 0;
 }

@@ -150,7 +150,12 @@ static int get_frames(struct volume *volume, const struct leaf_place *first, uin
                       struct error *error)
 {
     uint64_t id = object_table_row(volume->objects, first->object)->id;
-    if (checkpoint_await_object(volume, id) < 0)
+    uint64_t deadline = loop_now_ns(volume->loop) + volume->all->settings.read_deadline_ms * NS_PER_MS;
+    int status = checkpoint_await_object(volume, id, deadline);
+    if (status == -ETIMEDOUT)
+        return error_set(error, ETIMEDOUT, "the checkpoint that object %llu belongs to is not in the store yet",
+                         (unsigned long long)id);
+    if (status < 0)
         return error_set(error, ECANCELED, "load cancelled");
     struct frame_place place = place_of(volume, first);
     return pieces_get(volume, &place, bytes, (size_t)units * FRAME_UNIT, error);

@@ -79,6 +79,7 @@ uint64_t object_table_count(const struct object_table *table);      /* rows, dea
 uint64_t object_table_bytes(const struct object_table *table);      /* sum of total_bytes of rows that have not died */
 uint64_t object_table_live_pages(const struct object_table *table); /* of all rows of ROLE_PAGES */
 uint64_t object_table_memory_bytes(const struct object_table *table); /* graves among them */
+uint32_t object_table_chunk_count(const struct object_table *table);  /* chunks with rows, and a few more */
 
 /* ---- snapshots (object_table_snapshot.c) ----
  *

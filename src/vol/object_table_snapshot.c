@@ -70,6 +70,11 @@ static void chunk_release(struct object_table *table, uint32_t at)
     table->free_chunks = at;
 }
 
+uint32_t object_table_chunk_count(const struct object_table *table)
+{
+    return table->chunk_numbers.count;
+}
+
 void chunk_join(struct object_table *table, struct row *row, uint32_t index)
 {
     uint64_t number = row->object.id / CHUNK_IDS;

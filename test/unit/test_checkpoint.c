@@ -526,19 +526,35 @@ static void expect_opens(struct bench *bench)
     engine_close(engine);
 }
 
-/* Finds the first frame of that kind in the object. */
-static size_t find_frame(const struct stored *stored, enum frame_kind kind)
+/* Frames of that kind in the object: the first, and the last. */
+static size_t find_frames(const struct stored *stored, enum frame_kind kind, size_t *ret_last)
 {
     struct error error = ERROR_NONE;
+    size_t first = SIZE_MAX;
     for (size_t at = 0; at < stored->length;) {
         struct frame_header header;
         assert_int_equal(frame_decode_header(stored->bytes + at, &header, &error), 0);
-        if (header.kind == kind)
-            return at;
+        if (header.kind == kind) {
+            first = first == SIZE_MAX ? at : first;
+            *ret_last = at;
+        }
         at += frame_total_bytes(header.stored_bytes);
     }
-    fail();
-    return 0;
+    assert_true(first != SIZE_MAX);
+    return first;
+}
+
+static size_t find_frame(const struct stored *stored, enum frame_kind kind)
+{
+    size_t last;
+    return find_frames(stored, kind, &last);
+}
+
+static size_t find_last_frame(const struct stored *stored, enum frame_kind kind)
+{
+    size_t last;
+    find_frames(stored, kind, &last);
+    return last;
 }
 
 static void damaged_body(struct bench *bench)
@@ -641,6 +657,133 @@ static void test_a_damaged_leaf_costs_its_part_of_the_disk(void **state)
     bench_run(1, damaged_leaf_body);
 }
 
+/* ---- a checkpoint that cannot be made is in nobody's way ---- */
+
+/* FLUSH is true and quick while the store refuses the checkpoint's objects; it fails only when commits must wait. */
+static void refused_objects_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[0];
+    struct error error = ERROR_NONE;
+    engine->settings.checkpoint_slots = 10;
+    engine_open(engine, DISK_BYTES);
+    store_script_add(
+        engine->script,
+        &(struct script_rule){ .operations = SCRIPT_PUT, .key = "/data/", .fate = SCRIPT_FAIL, .code = ENOSPC });
+    for (uint64_t i = 0; i < 18; i++) {
+        commit_page(engine, i, i + 1);
+        sleep_ns(NS_PER_S);
+    }
+    assert_int_equal(bench_said(bench, "does not take its checkpoint"), 1);
+    int refused = 0;
+    for (uint64_t i = 18; i < 24; i++) {
+        engine_put_page(engine, i, i + 1);
+        int status = volume_flush(engine->volume, &error);
+        assert_true(status == 0 || status == -ENOSPC);
+        refused += status != 0;
+        sleep_ns(NS_PER_S);
+    }
+    assert_true(refused > 0);
+    store_script_clear(engine->script);
+    engine_flush(engine);
+    await_checkpoints(engine, 1);
+    for (uint64_t i = 0; i < 24; i++)
+        engine_expect_page(engine, i, i + 1);
+    engine_close(engine);
+}
+
+static void test_a_refused_checkpoint_fails_no_flush(void **state)
+{
+    bench_run(1, refused_objects_body);
+}
+
+/* Leaves that a checkpoint has laid out, and that have left memory since, can be read while it is stuck on another. */
+static void stuck_body(struct bench *bench)
+{
+    enum { LEAVES = 400 };
+    struct engine *engine = &bench->engines[0];
+    engine->settings.checkpoint_frame_bytes = CHECKPOINT_FRAME_LEAST;
+    engine_open(engine, 8192 * MIB);
+    for (uint64_t i = 0; i < LEAVES; i++)
+        for (uint64_t j = 0; j < 32; j++)
+            engine_put_page(engine, i * LEAF_PAGES + j * 2, i * 100 + j + 1);
+    for (int i = 0; i < 8; i++)
+        commit_page(engine, 1, 5);
+    engine_close(engine);
+    struct root root = newest_root(bench);
+    struct stored stored = get_object(bench, &root.uuid, root.epoch, root.n);
+    stored.bytes[find_last_frame(&stored, FRAME_LEAVES) + FRAME_HEADER_BYTES + 20] ^= 4;
+    put_object(bench, stored.key, stored.bytes, stored.length);
+    free(stored.bytes);
+
+    engine->settings.checkpoint_slots = 10;
+    engine_open(engine, 0);
+    for (uint64_t i = 0; i < LEAVES; i++)
+        engine_put_page(engine, i * LEAF_PAGES + 1, i + 1);
+    for (int i = 0; i < 12; i++)
+        commit_page(engine, 3, 5);
+    sleep_ns(10 * NS_PER_S);
+    assert_int_equal(bench_said(bench, "no checkpoint can be made"), 1);
+    map_evict(engine->volume->map, UINT64_MAX);
+    struct leaf_place place;
+    assert_true(map_leaf_missing(engine->volume->map, 2 * LEAF_PAGES, &place));
+    uint64_t began_ns = loop_now_ns(bench->loop);
+    engine_expect_page(engine, 2 * LEAF_PAGES, 201);
+    engine_expect_page(engine, 2 * LEAF_PAGES + 1, 3);
+    assert_true(loop_now_ns(bench->loop) - began_ns < NS_PER_S);
+    engine_close(engine);
+}
+
+static void test_a_stuck_checkpoint_keeps_nobody_from_reading(void **state)
+{
+    bench_run(1, stuck_body);
+}
+
+/* As if all but one of each 256 commits had been written over. */
+static void fold_sparse_commits(struct volume *volume, uint64_t count)
+{
+    struct error error = ERROR_NONE;
+    const uint8_t hash[SHA256_BYTES] = { 1 };
+    for (uint64_t i = 0; i < count; i++) {
+        struct commit_extent extent = {
+            .kind = EXTENT_PAGES, .page = i, .count = 1, .start = 5, .units = 65, .frame_pages = 1
+        };
+        struct entry entry = { .kind = ENTRY_COMMIT,
+                               .uuid = volume->body.uuid,
+                               .epoch = volume->epoch,
+                               .owner = volume->owner,
+                               .seq = volume->committed_seq + 1,
+                               .object_id = volume->next_object_id + CHUNK_IDS - 1,
+                               .inline_bytes = 65 * FRAME_UNIT,
+                               .extents = &extent,
+                               .extent_count = 1 };
+        assert_int_equal(fold_entry(volume, &entry, hash, &error), 0);
+    }
+}
+
+/* More chunks than a root can list: told, and the disk goes on. */
+static void sparse_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[0];
+    engine->settings.checkpoint_slots = UINT64_C(1) << 40;
+    engine->settings.checkpoint_bytes = UINT64_C(1) << 60;
+    engine->settings.map_bytes = UINT64_C(8) << 30;
+    engine_open(engine, UINT64_C(2) << 30);
+    fold_sparse_commits(engine->volume, ROOT_CHUNKS_MAX + 1);
+    engine->volume->all->settings.checkpoint_slots = 10;
+    uint64_t page = (UINT64_C(2) << 30) / PAGE_BYTES - 1;
+    for (uint64_t i = 0; i < 30; i++)
+        commit_page(engine, page, i + 1);
+    engine_expect_page(engine, page, 30);
+    assert_int_equal(volume_read_counts(engine->volume).checkpoints, 0);
+    assert_int_equal(bench_said(bench, "too far apart"), 1);
+    engine_crash(engine);
+}
+
+static void test_objects_that_no_root_can_list(void **state)
+{
+    bench_run(1, sparse_body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -658,6 +801,9 @@ int main(void)
         cmocka_unit_test(test_a_damaged_checkpoint_is_named_and_refused),
         cmocka_unit_test(test_a_root_that_the_register_does_not_describe_is_refused),
         cmocka_unit_test(test_a_damaged_leaf_costs_its_part_of_the_disk),
+        cmocka_unit_test(test_a_refused_checkpoint_fails_no_flush),
+        cmocka_unit_test(test_a_stuck_checkpoint_keeps_nobody_from_reading),
+        cmocka_unit_test(test_objects_that_no_root_can_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
