@@ -1,7 +1,8 @@
 /* See page.h.
  *
- * Memory comes from the system in slabs of 64 pages.  A slab keeps its free
- * pages as a bitmap of 64 bits, so a run of adjacent pages is found with a few
+ * Memory comes from the system in regions (page_region.c) of eight slabs, or of
+ * one where the limit has no room for eight.  A slab has 64 pages, and keeps its
+ * free ones as a bitmap of 64 bits, so a run of adjacent pages is found with a few
  * shifts.  Slabs stand in lists by rank:
  *
  *     rank 0      no page is free
@@ -12,18 +13,23 @@
  * gaps, long runs stay whole for large ones, and slabs become empty again.  A
  * slab whose rank changes goes to the front of its list, so memory that was
  * in use a moment ago, and is still in the processor's caches, goes out first.
- * Where no run is long enough a new slab is mapped if the limit has room for a
- * whole one; otherwise the request is put together from pieces.
+ * Where no run is long enough another slab is made resident if the limit has
+ * room for it; otherwise the request is put together from pieces.
+ *
+ * Memory goes back by regions of which all slabs are empty.  Only when the limit
+ * demands it, single slabs of others are discarded; they are the first to come
+ * again.
  *
  * Invariants:
  *   - used + charged <= limit whenever a page is handed out (charges alone may
  *     push the sum over: then nothing is handed out until it has come down);
- *   - slabs are mapped only while they all fit the limit, the last one in part:
+ *   - slabs are resident only while they all fit the limit, the last one in part:
  *     so what is resident exceeds the limit by less than one slab, except that
  *     after the limit is lowered, or charges grow, slabs that are partly in use
  *     cannot be given back before their last page is (at worst one page of 64
  *     in each; filling gaps first keeps that rare);
- *   - at most SPARE_SLABS empty ones are kept.
+ *   - at most SPARE_SLABS empty ones are kept, but for those of regions that are
+ *     in use otherwise.
  *
  * Waiting.  Those who wait are served in order of arrival, by whoever gives
  * pages back, so a large request cannot be starved by small ones.  The hook is
@@ -40,21 +46,34 @@
 #include <sanitizer/asan_interface.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/memory.h"
+#include "vol/page_region.h"
 
 #define SLAB_PAGES 64u
 #define SLAB_BYTES (SLAB_PAGES * PAGE_BYTES)
 #define RANKS 8u
+#define REGION_SLABS (uint32_t)(REGION_BYTES / SLAB_BYTES)
 /* Slabs of the same rank that are looked at for a run longer than the rank promises: enough to find the usual one,
  * few enough to cost nothing. */
 #define RANK_PROBES 4u
 /* Empty slabs that are kept, 8 MiB: one data object's worth of pages comes and goes without system calls. */
 #define SPARE_SLABS 32u
 
+struct region {
+    uint8_t *data;
+    uint32_t slabs;    /* that it has room for */
+    uint32_t resident; /* of them */
+    uint32_t spare;    /* of those, empty */
+    struct list idle;  /* pool.idle: all that are resident are empty */
+    struct list gap;   /* pool.gaps: not all are resident */
+    struct slab *at[]; /* NULL: discarded */
+};
+
 struct slab {
     struct page_pool *pool;
+    struct region *region;
+    uint32_t place; /* in it */
     uint8_t *data;
     uint64_t free; /* bit i: page i is free */
     uint32_t rank;
@@ -69,6 +88,8 @@ struct page_pool {
     uint64_t used_pages, mapped_pages;
     struct list ranks[RANKS];
     uint32_t spare_slabs; /* in ranks[7] */
+    struct list idle;     /* regions; the last one has been for longest */
+    struct list gaps;
     uint64_t (*shrink)(void *arg, uint64_t bytes);
     void *shrink_arg;
     struct list waiters;
@@ -122,54 +143,118 @@ static uint64_t run_mask(uint32_t first, uint32_t length)
 
 /* ---- slabs ---- */
 
+static void count_spare(struct page_pool *pool, struct region *region, bool more)
+{
+    pool->spare_slabs += more ? 1u : -1u;
+    region->spare += more ? 1u : -1u;
+    list_remove(&region->idle);
+    if (region->spare == region->resident)
+        list_push_front(&pool->idle, &region->idle);
+}
+
 static void slab_rank(struct page_pool *pool, struct slab *slab)
 {
-    uint32_t rank = rank_of(slab->free);
-    if (rank == slab->rank)
+    uint32_t rank = rank_of(slab->free), before = slab->rank;
+    if (rank == before)
         return;
-    pool->spare_slabs += rank == RANKS - 1;
-    pool->spare_slabs -= slab->rank == RANKS - 1;
     slab->rank = rank;
     list_remove(&slab->link);
     list_push_front(&pool->ranks[rank], &slab->link);
+    if (rank == RANKS - 1 || before == RANKS - 1)
+        count_spare(pool, slab->region, rank == RANKS - 1);
 }
 
-static struct slab *slab_map(struct page_pool *pool)
+/* Its memory is resident. */
+static struct slab *slab_new(struct page_pool *pool, struct region *region, uint32_t place)
 {
-    /* Populated at once: one after the other the first touches would cost several times as much. */
-    void *data = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (data == MAP_FAILED)
-        return NULL;
-    ASAN_POISON_MEMORY_REGION(data, SLAB_BYTES);
     struct slab *slab = memory_new(sizeof *slab);
     slab->pool = pool;
-    slab->data = data;
+    slab->region = region;
+    slab->place = place;
+    slab->data = region->data + place * SLAB_BYTES;
     slab->free = UINT64_MAX;
     list_init(&slab->link);
+    ASAN_POISON_MEMORY_REGION(slab->data, SLAB_BYTES);
     for (uint32_t i = 0; i < SLAB_PAGES; i++) {
         struct page *page = &slab->pages[i];
         page->slot = i;
         page->slab = slab;
         page->data = slab->data + (size_t)i * PAGE_BYTES;
     }
+    region->at[place] = slab;
+    region->resident++;
     pool->mapped_pages += SLAB_PAGES;
     slab_rank(pool, slab);
     return slab;
 }
 
-/* False when the system would not take it back. */
-static bool slab_unmap(struct page_pool *pool, struct slab *slab)
+/* It is empty; its memory is the caller's business. */
+static void slab_free(struct slab *slab)
 {
+    struct page_pool *pool = slab->pool;
+    struct region *region = slab->region;
     assert(slab->free == UINT64_MAX);
     ASAN_UNPOISON_MEMORY_REGION(slab->data, SLAB_BYTES);
-    if (munmap(slab->data, SLAB_BYTES) != 0) {
-        ASAN_POISON_MEMORY_REGION(slab->data, SLAB_BYTES);
-        return false;
-    }
     list_remove(&slab->link);
-    pool->spare_slabs--;
+    region->at[slab->place] = NULL;
+    region->resident--;
     pool->mapped_pages -= SLAB_PAGES;
+    count_spare(pool, region, false);
     free(slab);
+}
+
+static struct slab *region_new(struct page_pool *pool, uint32_t slabs)
+{
+    uint8_t *data = region_map(slabs * SLAB_BYTES);
+    if (data == NULL)
+        return NULL;
+    struct region *region = memory_new(sizeof *region + slabs * sizeof region->at[0]);
+    region->data = data;
+    region->slabs = slabs;
+    list_init(&region->idle);
+    list_init(&region->gap);
+    for (uint32_t i = slabs; i-- > 0;)
+        slab_new(pool, region, i);
+    return region->at[0];
+}
+
+/* All its slabs are empty.  False when the system would not take it back. */
+static bool region_free(struct region *region)
+{
+    assert(region->spare == region->resident);
+    if (!region_unmap(region->data, region->slabs * SLAB_BYTES))
+        return false;
+    for (uint32_t i = 0; i < region->slabs; i++)
+        if (region->at[i] != NULL)
+            slab_free(region->at[i]);
+    list_remove(&region->idle);
+    list_remove(&region->gap);
+    free(region);
+    return true;
+}
+
+static struct slab *fill_gap(struct page_pool *pool, struct region *region)
+{
+    uint32_t place = 0;
+    while (region->at[place] != NULL)
+        place++;
+    if (!region_restore(region->data + place * SLAB_BYTES, SLAB_BYTES))
+        return NULL;
+    if (region->resident + 1 == region->slabs)
+        list_remove(&region->gap);
+    return slab_new(pool, region, place);
+}
+
+/* False when the system would not take it back. */
+static bool make_gap(struct slab *slab)
+{
+    struct region *region = slab->region;
+    struct page_pool *pool = slab->pool;
+    if (!region_discard(slab->data, SLAB_BYTES))
+        return false;
+    list_remove(&region->gap);
+    list_push_front(&pool->gaps, &region->gap);
+    slab_free(slab);
     return true;
 }
 
@@ -181,15 +266,33 @@ static uint64_t pages_allowed(const struct page_pool *pool)
     return pool->charged < pool->limit ? (pool->limit - pool->charged) / PAGE_COST : 0;
 }
 
+/* Another slab, as the limit has room; NULL: the system has no memory. */
+static struct slab *slab_add(struct page_pool *pool)
+{
+    if (!list_empty(&pool->gaps))
+        return fill_gap(pool, container_of(pool->gaps.next, struct region, gap));
+    bool room = pool->mapped_pages + (REGION_SLABS - 1) * SLAB_PAGES < pages_allowed(pool);
+    struct slab *slab = room ? region_new(pool, REGION_SLABS) : NULL;
+    return slab != NULL ? slab : region_new(pool, 1);
+}
+
+static bool is_over_limit(const struct page_pool *pool)
+{
+    return pool->mapped_pages >= pages_allowed(pool) + SLAB_PAGES;
+}
+
 /* Empty slabs beyond the reserve, and beyond what the limit has room for, go back. */
 static void trim(struct page_pool *pool)
 {
-    while (pool->spare_slabs > SPARE_SLABS ||
-           (pool->spare_slabs > 0 && pool->mapped_pages >= pages_allowed(pool) + SLAB_PAGES)) {
-        struct list *coldest = pool->ranks[RANKS - 1].prev;
-        if (!slab_unmap(pool, container_of(coldest, struct slab, link)))
-            return;
+    while (!list_empty(&pool->idle)) {
+        struct region *coldest = container_of(pool->idle.prev, struct region, idle);
+        bool is_reserve = pool->spare_slabs < SPARE_SLABS + coldest->spare;
+        if ((is_reserve && !is_over_limit(pool)) || !region_free(coldest))
+            break;
     }
+    while (pool->spare_slabs > 0 && is_over_limit(pool))
+        if (!make_gap(container_of(pool->ranks[RANKS - 1].prev, struct slab, link)))
+            return;
 }
 
 /* The slab with the smallest run of at least `length` free pages, as far as a few looks can tell; NULL: none. */
@@ -222,7 +325,7 @@ static uint32_t take_run(struct page_pool *pool, uint32_t wanted, struct page **
 {
     struct slab *slab = slab_with_run(pool, wanted);
     if (slab == NULL && pool->mapped_pages < pages_allowed(pool))
-        slab = slab_map(pool);
+        slab = slab_add(pool);
     if (slab == NULL) {
         slab = slab_with_longest_run(pool);
         if (slab == NULL)
@@ -377,6 +480,8 @@ struct page_pool *page_pool_new(struct loop *loop, uint64_t limit_bytes)
     pool->limit = limit_bytes;
     for (uint32_t rank = 0; rank < RANKS; rank++)
         list_init(&pool->ranks[rank]);
+    list_init(&pool->idle);
+    list_init(&pool->gaps);
     list_init(&pool->waiters);
     return pool;
 }
@@ -386,8 +491,8 @@ void page_pool_free(struct page_pool *pool)
     if (pool == NULL)
         return;
     assert(pool->used_pages == 0 && pool->charged == 0 && list_empty(&pool->waiters));
-    list_for_each_safe (node, &pool->ranks[RANKS - 1])
-        slab_unmap(pool, container_of(node, struct slab, link));
+    list_for_each_safe (node, &pool->idle)
+        region_free(container_of(node, struct region, idle));
     free(pool);
 }
 

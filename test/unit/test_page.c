@@ -160,6 +160,37 @@ static void test_memory_falls(void **state)
     page_pool_free(pool);
 }
 
+/* Every other slab is empty when the limit falls, so that no region can go as a whole; later all come again. */
+static void test_gaps(void **state)
+{
+    enum { SLABS = 64, COUNT = SLABS * 64 };
+    struct page_pool *pool = page_pool_new(NULL, COUNT * PAGE_COST);
+    struct page **pages = calloc(COUNT, sizeof *pages);
+    for (int round = 0; round < 3; round++) {
+        page_pool_set_limit(pool, COUNT * PAGE_COST);
+        assert_int_equal(page_pool_try(pool, COUNT, pages), 0);
+        assert_int_equal(page_pool_mapped(pool), COUNT * PAGE_BYTES);
+        for (int i = 0; i < COUNT; i++)
+            memcpy(pages[i]->data, &pages[i], sizeof(struct page *));
+        struct page *kept[COUNT];
+        int count = 0;
+        for (int i = 0; i < COUNT; i++) {
+            if ((uintptr_t)pages[i]->data / SLAB_BYTES % 2 == 0)
+                kept[count++] = pages[i];
+            else
+                page_unref(pages[i]);
+        }
+        assert_int_equal(page_pool_mapped(pool), COUNT * PAGE_BYTES);
+        page_pool_set_limit(pool, COUNT / 2 * PAGE_COST);
+        assert_true(page_pool_mapped(pool) <= (COUNT / 2 + 64) * PAGE_BYTES);
+        for (int i = 0; i < count; i++)
+            assert_memory_equal(kept[i]->data, &kept[i], sizeof(struct page *));
+        unref_all(kept, (size_t)count);
+    }
+    free(pages);
+    page_pool_free(pool);
+}
+
 static void test_at_random(void **state)
 {
     enum { LIMIT = 1000, HELD = 64 };
@@ -416,10 +447,9 @@ static void test_is_zero(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_limit),         cmocka_unit_test(test_runs),
-        cmocka_unit_test(test_pieces),        cmocka_unit_test(test_memory_falls),
-        cmocka_unit_test(test_at_random),     cmocka_unit_test(test_hook),
-        cmocka_unit_test(test_take),          cmocka_unit_test(test_cancel_when_served),
+        cmocka_unit_test(test_limit),         cmocka_unit_test(test_runs),    cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_memory_falls),  cmocka_unit_test(test_gaps),    cmocka_unit_test(test_at_random),
+        cmocka_unit_test(test_hook),          cmocka_unit_test(test_take),    cmocka_unit_test(test_cancel_when_served),
         cmocka_unit_test(test_wait_for_hook), cmocka_unit_test(test_is_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
