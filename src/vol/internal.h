@@ -202,7 +202,6 @@ struct volume {
     bool put_back;                 /* release leaves it to that one again, as if we had not taken it */
     struct lease lease;
     bool doubted;          /* the lease was found invalid, and has not been renewed since */
-    bool taker_known;      /* the story of the fencing says who has it now */
     bool abandoned;        /* OPENING ended because nobody wanted it any more */
     bool vanished;         /* the last user to go had vanished */
     struct holder *holder; /* OPENING: who holds it, while we wait for that to end */

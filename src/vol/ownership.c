@@ -59,6 +59,8 @@ static uint64_t attempt_ms(const struct volume *volume)
 
 struct lease_clocks ownership_clocks(const struct volume *volume)
 {
+    if (MUTANT(lease_by_monotonic_only))
+        return (struct lease_clocks){ .boottime_ns = loop_now_ns(volume->loop) };
     return (struct lease_clocks){ .boottime_ns = loop_boottime_ns(volume->loop),
                                   .wall_ns = loop_wall_ns(volume->loop),
                                   .date_ms = store_date_ms(volume->all->store) };
@@ -198,7 +200,6 @@ static enum outcome judge_strange(struct volume *volume, const struct register_b
     if (volume->epoch == 0) /* we were to become its owner, and were too slow */
         return LOST;
     if (!is_ours(found, wrote) && found->epoch >= wrote->epoch) {
-        volume->taker_known = true;
         error_set(error, ESHUTDOWN, "%s: %s has it (epoch %llu)", volume->subject, owner, epoch);
         return LOST;
     }
@@ -244,6 +245,10 @@ static enum outcome find_out(struct volume *volume, const struct register_body *
         outcome = NOT_YET;
     else
         outcome = judge_strange(volume, wrote, &found, error);
+    if (outcome == NOT_YET && MUTANT(look_is_renewal) && volume->epoch != 0) {
+        struct lease_clocks now = ownership_clocks(volume);
+        renewed(volume, &now, volume->answered_ns);
+    }
     if (outcome == LOST && MUTANT(renew_after_conflict) && volume->epoch != 0) {
         found.epoch = volume->epoch;
         found.owner = volume->owner;
@@ -344,11 +349,15 @@ static int write_register(struct volume *volume, const struct write *write, stru
                              .attempt_ms = attempt_ms(volume) };
     if (write->etag != NULL && MUTANT(resurrect_deleted_register) && volume->epoch != 0)
         put.condition = STORE_ANY;
+    if (write->etag != NULL && MUTANT(take_unconditionally) && volume->epoch == 0)
+        put.condition = STORE_ANY;
     uint64_t backoff = BACKOFF_FIRST_NS, backoff_most = lease_retry_ns(volume->all->settings.lease_ms);
     struct lease_clocks now = ownership_clocks(volume), sent = lease_sending(&volume->lease, &now);
     uint64_t sent_ns = loop_now_ns(volume->loop);
     for (;;) {
         status = attempt(volume, write, &put, error);
+        if (MUTANT(lease_from_landing))
+            sent = ownership_clocks(volume);
         if (status == 0)
             renewed(volume, &sent, sent_ns);
         if (status != -EINPROGRESS)
@@ -455,6 +464,10 @@ int ownership_take(struct volume *volume, const struct register_body *body, cons
     volume->replaced.pins = NULL;
     volume->replaced.unknown = NULL;
     next.epoch += MUTANT(epoch_stands_still) ? 0 : 1;
+    if (MUTANT(take_drops_pins))
+        next.pin_count = 0;
+    if (MUTANT(counter_restarts))
+        next.counter = 0;
     sign(volume, &next);
     int status = begin(volume, &next, etag, error);
     register_free(&next);
@@ -540,7 +553,7 @@ static void compose(struct volume *volume, struct register_body *ret_body)
     }
     /* It never falls: where the log could not be read to its end, it is all that tells of the rest. */
     if (body.committed < volume->committed_seq)
-        body.committed = volume->committed_seq;
+        body.committed = volume->committed_seq + (MUTANT(committed_ahead) ? 1 : 0);
     if (body.committed < body.newest.seq)
         body.committed = body.newest.seq;
     *ret_body = body;

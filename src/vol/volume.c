@@ -38,6 +38,10 @@
 #include "vol/internal.h"
 #include "vol/leaves.h"
 
+/* Telling who took a volume is worth a few attempts; nobody waits for more of them. */
+#define TAKER_TRIES 4
+#define TAKER_PAUSE_NS (250 * NS_PER_MS)
+
 static const char *const state_names[] = { "OPENING", "SERVING", "RELEASING", "FENCED", "CLOSED" };
 static const uint32_t state_moves[] = {
     [VOLUME_OPENING] = 1u << VOLUME_SERVING | 1u << VOLUME_RELEASING | 1u << VOLUME_FENCED | 1u << VOLUME_CLOSED,
@@ -299,7 +303,12 @@ static void tell_taker(struct volume *volume)
     struct register_body body;
     char etag[STORE_ETAG_MAX], owner[OWNER_TEXT_MAX];
     struct error error = ERROR_NONE;
-    if (volume->taker_known || volume->failure.code != EEXIST || ownership_read(volume, &body, etag, &error) < 0)
+    if (volume->failure.code != EEXIST)
+        return;
+    int status = ownership_read(volume, &body, etag, &error);
+    for (int i = 1; status < 0 && i < TAKER_TRIES && sleep_ns(TAKER_PAUSE_NS) == 0; i++)
+        status = ownership_read(volume, &body, etag, &error);
+    if (status < 0)
         return;
     ownership_describe(&body, owner);
     volume->returned = volume->returned || !nonce_equal(&body.owner, &volume->owner);

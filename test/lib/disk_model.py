@@ -83,6 +83,16 @@ class Disk:
         self.operations = 0
         self.touched = set()
 
+    def as_found(self, content, operations):
+        """The disk as another server has it, that was read there: what the clients of this one still do must not show
+        in it.  Its operations have numbers from `operations` on."""
+        found = Disk(self.size)
+        found.operations = operations
+        found.touched = set(range(len(found.pages)))
+        for number, page in enumerate(found.pages):
+            page.entries[0].content = content[number * PAGE:(number + 1) * PAGE]
+        return found
+
     def tick(self):
         self.now += 1
         return self.now

@@ -26,14 +26,19 @@ class Load:
         self.flush_answers = 0
         self.flushes_sent = 0
         self.errors = []  # errno of requests that failed
+        self.watch = None  # told of each answer: (handle, errno or 0)
 
     def connect(self, uri, connections=3):
         for _ in range(connections):
             handle = nbd.NBD()
             handle.connect_uri(uri)
             assert handle.get_size() == self.disk.size
-            self.handles.append(handle)
-            self.under_way[handle] = 0
+            self.adopt(handle)
+
+    def adopt(self, handle):
+        """A connection that was made elsewhere."""
+        self.handles.append(handle)
+        self.under_way[handle] = 0
 
     def close(self):
         """Hangs up: libnbd closes a handle that nobody refers to."""
@@ -57,6 +62,8 @@ class Load:
             self.answers += 1
             if error.value:
                 self.errors.append(error.value)
+            if self.watch:
+                self.watch(handle, error.value)
             done(error.value)
             return 1
         try:
@@ -181,11 +188,44 @@ class Load:
             self.fill()
             self.poll(2)
 
+    def take_arrived(self):
+        """Takes the answers that are here already."""
+        before = None
+        while before != self.answers:
+            before = self.answers
+            self.poll(0)
+
     def drain(self, clock, timeout):
         """Sends nothing more; takes what answers come until all are there, every connection is gone, or time is up."""
         end = clock() + timeout
         while self.busy() and self.alive() and clock() < end:
             self.poll(20)
+
+
+class Opening:
+    """A connection that is being made: its server may hold it until it has the volume."""
+
+    def __init__(self, uri):
+        self.uri = uri
+        self.handle = nbd.NBD()
+        self.handle.aio_connect_uri(uri)
+
+    def ready(self, wait_ms=0):
+        """Whether it has been let in; an error when it was refused."""
+        handle = self.handle
+        if handle.aio_is_connecting():
+            poller = select.poll()
+            direction = handle.aio_get_direction()
+            poller.register(handle.aio_get_fd(), (select.POLLIN if direction & nbd.AIO_DIRECTION_READ else 0)
+                            | (select.POLLOUT if direction & nbd.AIO_DIRECTION_WRITE else 0))
+            for _, events in poller.poll(wait_ms):
+                if direction & nbd.AIO_DIRECTION_READ and events & ~select.POLLOUT:
+                    handle.aio_notify_read()
+                else:
+                    handle.aio_notify_write()
+        if handle.aio_is_dead() or handle.aio_is_closed():
+            raise nbd.Error(f'{self.uri}: hung up')
+        return handle.aio_is_ready()
 
 
 class Steady:
