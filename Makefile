@@ -2,7 +2,7 @@
 # Whatever a target needs from the system's packages, tools/deps installs first, where it is missing.
 
 .DEFAULT_GOAL := build/cairn
-.PHONY: build/cairn run run-s3 install-local stop-local test bench soak fuzz sim format lint install clean help
+.PHONY: build/cairn run run-s3 install-local stop-local test bench soak fuzz sim model format lint install clean help
 
 SEEDS ?= 1000
 FIRST ?= 1
@@ -51,6 +51,10 @@ sim: ## simulate whole servers: SEEDS=1000 worlds from FIRST=1 on
 	@tools/deps test
 	@tools/build release
 	@build/test/sim/sim --first $(FIRST) --seeds $(SEEDS)
+
+model: ## search the model of ownership and deletion exhaustively; LARGE=1 the large configurations
+	@tools/deps test
+	@test/model/run $(if $(LARGE),--large,--jobs 2)
 
 format: ## put all C code into the project's form
 	@tools/deps lint
