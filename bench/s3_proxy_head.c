@@ -85,6 +85,8 @@ static bool read_field(struct slice name, struct slice value, struct head *head)
         head->if_match = value;
     else if (slice_is(name, "if-none-match"))
         head->if_none_match = value;
+    else if (slice_is(name, "x-amz-checksum-crc32"))
+        head->crc32 = value;
     return true;
 }
 

@@ -26,7 +26,7 @@ struct head {
     uint64_t length; /* with FRAMING_LENGTH */
     bool close;      /* the sender will close the connection */
     bool expects_continue;
-    struct slice range, if_match, if_none_match; /* bytes NULL: absent */
+    struct slice range, if_match, if_none_match, crc32; /* bytes NULL: absent */
 };
 
 /* Length of the head at the beginning of the bytes, its empty line included; 0: it is not whole yet. */

@@ -374,12 +374,15 @@ static CO int check_bucket(struct store_access *access, struct loop *loop, struc
     if (result < 0)
         return result;
     if (no_versions || keeps_conditions_in_versions(s3_server_name(store)))
-        return probe_ensure(loop, store, error);
+        return probe_ensure(loop, store, s3_compares_checksums, &access->s3.compares_checksums, error);
     /* A verdict may be from before versions were turned on. */
     result = probe_run(loop, store, NULL, NULL, &why);
     if (result == -ENOTSUP)
         return explain_versions(access, &why, error);
-    return result < 0 ? error_copy(error, &why) : 0;
+    if (result < 0)
+        return error_copy(error, &why);
+    access->s3.compares_checksums = s3_compares_checksums(store);
+    return 0;
 }
 
 CO int store_access_prepare(struct store_access *access, struct loop *loop, struct error *error)

@@ -43,7 +43,7 @@
 #define VERDICT_BYTES_MAX 1024
 #define DESCRIPTION_MAX 512 /* with the bytes around it, less than a verdict may have */
 /* Of the checks below: when one is added or changed, older verdicts are void. */
-#define PROBE_VERSION 1
+#define PROBE_VERSION 2
 
 #define RUN_BYTES 16  /* of randomness in the names of a run */
 #define KEY_BYTES 80  /* "probe/", the run, a name, a number, a NUL */
@@ -521,7 +521,7 @@ static void make_verdict(struct store *store, struct buffer *text)
 }
 
 /* 1: there is one that holds; 0: there is none, or one that does not; -errno. */
-static CO int read_verdict(struct loop *loop, struct store *store, struct error *error)
+static CO int read_verdict(struct loop *loop, struct store *store, bool *ret_trait, struct error *error)
 {
     struct buffer expected = BUFFER_EMPTY;
     struct error why = ERROR_NONE;
@@ -540,19 +540,21 @@ static CO int read_verdict(struct loop *loop, struct store *store, struct error 
     make_verdict(store, &expected);
     if (length > expected.length && memcmp(text, expected.data, expected.length) == 0) {
         uint64_t now_s = loop_wall_ns(loop) / NS_PER_S, then_s = strtoull(text + expected.length, &end, 10);
-        result = strcmp(end, "\n") == 0 && then_s <= now_s && now_s - then_s < PROBE_VALID_S;
+        bool yes = strcmp(end, "\ntrait yes\n") == 0, no = strcmp(end, "\ntrait no\n") == 0;
+        result = (yes || no) && then_s <= now_s && now_s - then_s < PROBE_VALID_S;
+        *ret_trait = result == 1 ? yes : *ret_trait;
     }
     buffer_free(&expected);
     return result;
 }
 
-static CO void write_verdict(struct loop *loop, struct store *store)
+static CO void write_verdict(struct loop *loop, struct store *store, bool trait)
 {
     struct error nobody_cares = ERROR_NONE;
     struct buffer text = BUFFER_EMPTY;
 
     make_verdict(store, &text);
-    buffer_printf(&text, "%llu\n", (unsigned long long)(loop_wall_ns(loop) / NS_PER_S));
+    buffer_printf(&text, "%llu\ntrait %s\n", (unsigned long long)(loop_wall_ns(loop) / NS_PER_S), trait ? "yes" : "no");
     struct iovec piece = { .iov_base = text.data, .iov_len = text.length };
     struct store_put put = { .key = KEY_VERDICT, .pieces = &piece, .count = 1, .condition = STORE_ANY };
     /* Without it the next start probes again: nothing is lost. */
@@ -560,14 +562,22 @@ static CO void write_verdict(struct loop *loop, struct store *store)
     buffer_free(&text);
 }
 
-CO int probe_ensure(struct loop *loop, struct store *store, struct error *error)
+CO int probe_ensure(struct loop *loop, struct store *store, bool (*trait)(struct store *store), bool *ret_trait,
+                    struct error *error)
 {
-    int result = read_verdict(loop, store, error);
+    bool has = false;
+    int result = read_verdict(loop, store, &has, error);
 
-    if (result != 0)
-        return result < 0 ? result : 0;
-    result = probe_run(loop, store, NULL, NULL, error);
-    if (result == 0)
-        write_verdict(loop, store);
-    return result;
+    if (result < 0)
+        return result;
+    if (result == 0) {
+        result = probe_run(loop, store, NULL, NULL, error);
+        if (result < 0)
+            return result;
+        has = trait != NULL && trait(store);
+        write_verdict(loop, store, has);
+    }
+    if (trait != NULL)
+        *ret_trait = has;
+    return 0;
 }

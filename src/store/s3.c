@@ -95,6 +95,7 @@ int s3_open(struct loop *loop, const struct s3_setup *setup, struct store **ret_
     s3->read_timeout_ms = setup->read_timeout_ms;
     s3->attempts = setup->attempts;
     s3->hedge_percent = setup->hedge_percent;
+    s3->compares_checksums = setup->compares_checksums;
     s3->region = memory_string(setup->region != NULL ? setup->region : DEFAULT_REGION);
     s3->budget.tokens = S3_BUDGET_TOKENS;
     s3_slots_init(&s3->uploads, setup->uploads);

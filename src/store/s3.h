@@ -29,6 +29,7 @@ struct s3_setup {
     uint64_t read_timeout_ms;  /* a read, with all its attempts */
     uint64_t attempts;         /* of a request, until s3_patient() */
     uint64_t hedge_percent;    /* of reads and of write-once puts that may be sent twice when slow; 0: none */
+    bool compares_checksums;   /* as s3_compares_checksums() has found */
     struct event_sink *events; /* the store stops answering, answers again */
 };
 
@@ -43,6 +44,10 @@ void s3_patient(struct store *store);
 int64_t s3_clock_skew_s(const struct store *store);
 /* Where the credentials come from, as credential_chain_source(). */
 const char *s3_credentials_source(const struct store *store);
+
+/* Whether the store compares large payloads with a CRC-32, so that they need no SHA-256, and nobody on the way to it
+ * can forge either; three requests (store/s3_payload.c).  Where the answers leave a doubt: false. */
+CO bool s3_compares_checksums(struct store *store);
 
 /* ---- what concerns the bucket, one request each (store/s3_bucket.c) ---- */
 

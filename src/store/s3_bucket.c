@@ -27,7 +27,7 @@ static void ask(struct s3 *s3, const char *method, const char *query, const stru
                             .class = S3_CLASS_NONE,
                             .judge = judge,
                             .arg = arg };
-    s3_hash_payload(s3, &call, false);
+    s3_guard_payload(s3, &call, false);
     s3_try(s3, &s3->reads, &call, ret_answer);
 }
 

@@ -44,6 +44,7 @@ static const struct {
     { "OperationAborted", S3_RETRY },
     { "IncompleteBody", S3_RETRY },
     { "BadDigest", S3_RETRY },
+    { "XAmzContentChecksumMismatch", S3_RETRY },
     { "XAmzContentSHA256Mismatch", S3_RETRY },
 
     { "ExpiredToken", S3_EXPIRED },

@@ -123,7 +123,7 @@ static void head(struct s3 *s3, const struct store_get *get, uint64_t deadline_n
     call.judge = judge_head;
     call.deadline_ns = deadline_ns;
     call.apart = get->attempt_ms > 0;
-    s3_hash_payload(s3, &call, false);
+    s3_guard_payload(s3, &call, false);
     s3_try(s3, slots_for(s3, get), &call, ret_answer);
 }
 
@@ -176,7 +176,7 @@ static int get_range(struct s3 *s3, const struct store_get *get, uint64_t wanted
     call.hedge = true;
     call.judge = judge_get;
     call.apart = get->attempt_ms > 0;
-    s3_hash_payload(s3, &call, false);
+    s3_guard_payload(s3, &call, false);
     struct s3_answer answer;
     s3_try(s3, slots_for(s3, get), &call, &answer);
     const struct http_response *response = &answer.response;

@@ -43,7 +43,7 @@
 #define S3_ERROR_BYTES_MAX ((size_t)64 << 10)
 /* Above this SHA-256 takes longer than the way to a worker thread and back. */
 #define S3_HASH_INLINE_BYTES ((uint64_t)64 << 10)
-/* Uploads of a shard whose payload is being hashed.  Two worker threads hash more than 20 Gbit/s; with more of them at
+/* Uploads of a shard whose payload is being hashed, or summed up.  Two worker threads hash more than 20 Gbit/s; with more of them at
  * once, all the uploads would start late instead of the first ones early, and the shard itself would be held up. */
 #define S3_HASHERS 2u
 
@@ -129,7 +129,7 @@ struct s3 {
     char *region;
     char *subject; /* of events: as describe */
     uint64_t connect_timeout_ms, read_timeout_ms, attempts, hedge_percent;
-    bool patient;
+    bool patient, compares_checksums;
     struct sigv4_key signing_key;
     int64_t clock_skew_s;   /* of the last Date */
     uint64_t date_ms;       /* the latest of all; 0: none has come yet */
@@ -148,7 +148,7 @@ struct s3 {
 
 struct s3 *s3_of(const struct store *store);
 
-/* ---- one attempt (store/s3_request.c) ---- */
+/* ---- one attempt (store/s3_request.c; store/s3_payload.c) ---- */
 
 #define S3_CALL_HEADERS_MAX 4
 
@@ -162,7 +162,8 @@ struct s3_call {
     struct http_header headers[S3_CALL_HEADERS_MAX]; /* that are signed, besides the usual ones */
     const struct iovec *body;
     int body_count;
-    char payload_hash[SIGV4_HASH_MAX]; /* by s3_hash_payload() */
+    char payload_hash[SIGV4_HASH_MAX]; /* by s3_guard_payload() */
+    char checksum[12];                 /* likewise; "" : none */
     const struct iovec *pieces;        /* as http_request */
     int count;
     uint64_t offset;
@@ -191,7 +192,8 @@ struct s3_answer {
     bool sent;
 };
 
-CO void s3_hash_payload(struct s3 *s3, struct s3_call *call, bool urgent);
+/* To be called before the first attempt, when `body` stands. */
+CO void s3_guard_payload(struct s3 *s3, struct s3_call *call, bool urgent);
 /* Fills *ret_answer, whatever happens; s3_answer_free() it.  One more, and no more than one, is sent where the first
  * was refused for credentials or a clock that could be corrected: such a refusal changes nothing. */
 CO void s3_attempt(struct s3 *s3, const struct s3_call *call, struct s3_answer *ret_answer);

@@ -108,7 +108,7 @@ static int list_page(struct s3 *s3, const struct page *page, uint64_t deadline_n
                             .judge = judge_list,
                             .arg = &found };
     struct s3_answer answer;
-    s3_hash_payload(s3, &call, false);
+    s3_guard_payload(s3, &call, false);
     s3_try(s3, &s3->reads, &call, &answer);
     int failed = 0;
     if (answer.outcome == S3_DONE) {

@@ -172,7 +172,7 @@ int s3_put(struct store *store, const struct store_put *put, char ret_etag[STORE
     struct s3 *s3 = s3_of(store);
     struct s3_call call = call_for(s3, put);
     struct s3_answer answer;
-    s3_hash_payload(s3, &call, put->urgent);
+    s3_guard_payload(s3, &call, put->urgent);
     switch (put->condition) {
     case STORE_ABSENT:
         call.headers[0] = (struct http_header){ "if-none-match", "*" };
@@ -205,7 +205,7 @@ int s3_delete(struct store *store, const char *key, struct error *error)
                             .slowest = S3_SLOWEST_READ,
                             .class = S3_CLASS_NONE };
     struct s3_answer answer;
-    s3_hash_payload(s3, &call, false);
+    s3_guard_payload(s3, &call, false);
     s3_try(s3, &s3->reads, &call, &answer);
     int failed = 0;
     if (answer.outcome != S3_DONE && answer.outcome != S3_ABSENT) {

@@ -55,46 +55,6 @@ static int64_t wall_s(struct s3 *s3)
     return (int64_t)(loop_wall_ns(s3->loop) / NS_PER_S);
 }
 
-struct hashing {
-    const struct iovec *pieces;
-    int count;
-    char *hash;
-};
-
-static void hash_on_thread(void *arg)
-{
-    const struct hashing *hashing = arg;
-    sigv4_hash(hashing->pieces, hashing->count, hashing->hash);
-}
-
-static void hash_in_turn(struct s3 *s3, struct hashing *hashing)
-{
-    /* Not even a cancel keeps it from hashing: whoever is cancelled will not send it. */
-    bool entered = s3_slots_enter(&s3->hashers, UINT64_MAX) == 0;
-    loop_work(s3->loop, hash_on_thread, hashing);
-    if (entered)
-        s3_slots_leave(&s3->hashers);
-}
-
-void s3_hash_payload(struct s3 *s3, struct s3_call *call, bool urgent)
-{
-    uint64_t length = 0;
-    for (int i = 0; i < call->body_count; i++)
-        length += call->body[i].iov_len;
-    struct hashing hashing = { .pieces = call->body, .count = call->body_count, .hash = call->payload_hash };
-    /* TLS guards the payload on its way, but not against its end: when a connection breaks in the middle, or this
-     * process dies, a server may take what has come for the whole (versitygw 1.8.0 does).  The hash tells it; AWS needs
-     * none. */
-    if (s3->place.aws && strcmp(s3->place.scheme, "https") == 0)
-        memcpy(call->payload_hash, SIGV4_UNSIGNED, sizeof SIGV4_UNSIGNED);
-    else if (length <= S3_HASH_INLINE_BYTES)
-        hash_on_thread(&hashing);
-    else if (urgent)
-        loop_work(s3->loop, hash_on_thread, &hashing);
-    else
-        hash_in_turn(s3, &hashing);
-}
-
 /* ---- sending ---- */
 
 static void add_header(struct http_header *headers, int *count, const char *name, const char *value)
@@ -110,6 +70,8 @@ static void sign(struct s3 *s3, const struct s3_call *call, const struct credent
     wire->token = credentials->token != NULL ? memory_string(credentials->token) : NULL;
     add_header(headers, &count, "x-amz-date", wire->time);
     add_header(headers, &count, "x-amz-content-sha256", call->payload_hash);
+    if (call->checksum[0] != '\0')
+        add_header(headers, &count, "x-amz-checksum-crc32", call->checksum);
     if (wire->token != NULL)
         add_header(headers, &count, "x-amz-security-token", wire->token);
     for (int i = 0; i < S3_CALL_HEADERS_MAX && call->headers[i].name != NULL; i++)

@@ -197,6 +197,7 @@ def troubles(server):
 def expiring(t, prepare):
     scene = Scene(t)
     scene.start(prepare(scene))
+    scene.fake.control(reset_counters=True)  # a start tries what shall be refused
     scene.work(lambda: len(set(scene.issuer.handed_out)) > REFRESHES)
     end = time.monotonic() + LIFE_S
     scene.load.work(lambda: time.monotonic() > end)

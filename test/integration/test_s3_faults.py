@@ -37,8 +37,9 @@ ARGUMENTS = ['--memory', '128MB', '--threads', '1', '--batch-age', '100ms']
 class Scene:
     """A fake store, a server on it, a disk and its model."""
 
-    def __init__(self, t, *arguments):
+    def __init__(self, t, *arguments, control=None):
         self.fake = FakeServer(t)
+        self.fake.control(**(control or {}))
         self.store = self.fake.store()
         self.server = t.server(store=self.store, size=str(SIZE), arguments=ARGUMENTS + list(arguments))
         self.disk = Disk(SIZE)
@@ -112,8 +113,7 @@ def some(rule, share):
 def faults(t, control=None, start_shares=SHARES, surely=None, **rule):
     """start_shares: with which of the shares a server also starts, and reads all of the log anew; not the larger one
     where each hit costs a second or more.  surely: which requests the first hit is one of, if not any of the rule's."""
-    scene = Scene(t)
-    scene.fake.control(**(control or {}))
+    scene = Scene(t, control=control)
 
     def hits():
         return scene.fake.state()['faults'].get(rule['fault'], 0)
@@ -203,6 +203,11 @@ def test_reset_upload(t):
 def test_fragments(t):
     """The same with a server that takes what has come for the whole, unless it can tell, as versitygw does."""
     faults(t, {'keeps_fragments': True}, fault='reset_upload', on=['PUT'])
+
+
+def test_fragments_by_hash(t):
+    """Such a server that knows of no checksums."""
+    faults(t, {'keeps_fragments': True, 'checksums': 'ignored'}, fault='reset_upload', on=['PUT'])
 
 
 def test_drop(t):

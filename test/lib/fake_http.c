@@ -113,6 +113,8 @@ static struct flight *flight_new(const struct http_request *request)
                                              .if_match = header(flight, "if-match"),
                                              .if_none_match = header(flight, "if-none-match"),
                                              .range = header(flight, "range"),
+                                             .payload_hash = header(flight, "x-amz-content-sha256"),
+                                             .checksum = header(flight, "x-amz-checksum-crc32"),
                                              .access_key = access_key_of(flight),
                                              .length = flight->length,
                                              .fresh = request->fresh,

@@ -26,6 +26,7 @@ struct fake_request {
     const char *key;                                           /* whole, as the server sees it; "" : the bucket */
     const char *query;                                         /* as sent */
     const char *if_match, *if_none_match, *range, *access_key; /* "" : none */
+    const char *payload_hash, *checksum;                       /* likewise, as sent */
     uint64_t length;                                           /* of the body */
     bool fresh;
     uint64_t connect_timeout_ms;

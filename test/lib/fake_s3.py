@@ -22,6 +22,7 @@ Control, JSON over HTTP without a signature, at either port:
         conditions      {"if-match": mode, "if-none-match": mode}: fake_s3_objects.py
         may_create      whether buckets may be created
         region          of the store
+        checksums       "compared", with x-amz-checksum-crc32 (so at first); "ignored", as by old servers
         keeps_fragments true: of an upload that ends early, what has come is kept as the object, unless its hash tells
                         that it is not whole
         reset_counters  true
@@ -29,6 +30,7 @@ Control, JSON over HTTP without a signature, at either port:
 
 import argparse
 import asyncio
+import base64
 import collections
 import concurrent.futures
 import email.utils
@@ -41,6 +43,7 @@ import struct
 import sys
 import time
 import urllib.parse
+import zlib
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
@@ -58,6 +61,11 @@ HASH_APART = 1 << 20  # larger bodies are hashed beside the loop
 RACE_S = 0.02  # between looking at a condition and applying, of a store that races
 DRIP_TICK_S = 0.05
 CONTROL = '/_control'
+
+
+def crc32(body):
+    """As x-amz-checksum-crc32 has it."""
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, 'big')).decode()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -138,6 +146,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self.server.keeps_fragments or self.request is None or self.refusal is not None:
             return
         self.request.body = self.body[:self.received]
+        told = self.request.headers.get('x-amz-checksum-crc32')
+        if self.server.checksums == 'compared' and told not in (None, crc32(self.request.body)):
+            return
         if self.request.headers.get('x-amz-content-sha256') in (s3_signature.UNSIGNED,
                                                                 hashlib.sha256(self.request.body).hexdigest()):
             self.server.objects.perform(self.request)
@@ -226,6 +237,9 @@ class Connection(asyncio.BufferedProtocol):
             self.send(self.server.control(*self.target, self.body), 'control')
             return
         self.request.body = self.body
+        told = self.request.headers.get('x-amz-checksum-crc32')
+        if self.refusal is None and self.server.checksums == 'compared' and told not in (None, crc32(self.body)):
+            self.refusal = error('BadDigest', 'The CRC32 you specified did not match the calculated checksum.')
         wanted = self.request.headers.get('x-amz-content-sha256', '')
         if self.refusal is not None:
             self.deliver(Delivery(self.refusal))
@@ -369,6 +383,7 @@ class FakeS3:
         self.outage = None
         self.outages = 0
         self.keeps_fragments = False
+        self.checksums = 'compared'
         self.connections = set()
         self.pool = concurrent.futures.ThreadPoolExecutor(2)
         self.trace_file = trace
@@ -480,7 +495,7 @@ class FakeS3:
 
     def command(self, words):
         known = {'rules', 'outage', 'lasts_s', 'clock_offset_s', 'keys', 'buckets', 'conditions', 'may_create',
-                 'region', 'reset_counters', 'keeps_fragments'}
+                 'region', 'reset_counters', 'keeps_fragments', 'checksums'}
         if set(words) - known:
             raise ValueError(f'no such command: {sorted(set(words) - known)[0]}')
         self.access.clock_offset_s = words.get('clock_offset_s', self.access.clock_offset_s)
@@ -494,6 +509,7 @@ class FakeS3:
             if name not in self.objects.conditions or mode not in fake_s3_objects.CONDITION_MODES:
                 raise ValueError(f'no such condition or mode: {name}, {mode}')
             self.objects.conditions[name] = mode
+        self.checksums = words.get('checksums', self.checksums)
         self.keeps_fragments = words.get('keeps_fragments', self.keeps_fragments)
         self.objects.may_create = words.get('may_create', self.objects.may_create)
         if 'region' in words:

@@ -396,12 +396,21 @@ static void test_no_answer_is_no_verdict(void **state)
 
 /* ---- the verdict ---- */
 
+static bool trait, kept;
+static bool (*asked_for)(struct store *store);
+static bool *trait_kept;
+
+static bool tell_trait(struct store *store)
+{
+    return trait;
+}
+
 static unsigned ensure(struct loop *loop, struct store *store, int expected)
 {
     struct error error = ERROR_NONE;
     unsigned before = liar_of(store)->requests;
 
-    int result = probe_ensure(loop, store, &error);
+    int result = probe_ensure(loop, store, asked_for, trait_kept, &error);
     if (result != expected)
         fail_msg("%d: %s", result, error.story);
     return liar_of(store)->requests - before;
@@ -435,11 +444,11 @@ static void keep_verdict(struct loop *loop, void *arg)
 
     static const char *const useless[] = { "",
                                            "\n",
-                                           "cairn probe 1\n",
-                                           "cairn probe 1\nanother store\npassed ",
-                                           "cairn probe 1\nanother store\npassed 99999999999\n",
+                                           "cairn probe 2\n",
+                                           "cairn probe 2\nanother store\npassed ",
+                                           "cairn probe 2\nanother store\npassed 99999999999\n",
                                            "cairn probe 0\nanother store\npassed 1\n",
-                                           "cairn probe 1\nanother store\npassed 1x\n" };
+                                           "cairn probe 2\nanother store\npassed 1x\n" };
     for (size_t i = 0; i < sizeof useless / sizeof *useless; i++) {
         overwrite_verdict(store, useless[i]);
         assert_true(ensure(loop, store, 0) > 100);
@@ -452,6 +461,36 @@ static void keep_verdict(struct loop *loop, void *arg)
     assert_true(ensure(loop, store, 0) > 100);
     store_close(store);
     mem_free(mem);
+}
+
+/* What was found out with a probe is told by its verdict. */
+static void keep_trait(struct loop *loop, void *arg)
+{
+    struct mem *mem = mem_new();
+    struct store *store = liar_new(mem, HONEST);
+    asked_for = tell_trait;
+    trait_kept = &kept;
+    for (int i = 0; i < 4; i++) {
+        trait = i % 2 == 0;
+        assert_true(ensure(loop, store, 0) > 100);
+        assert_true(kept == trait);
+        trait = !trait;
+        kept = trait;
+        assert_int_equal(ensure(loop, store, 0), 1);
+        assert_true(kept != trait);
+        sleep_ns((PROBE_VALID_S + 1) * NS_PER_S);
+    }
+    overwrite_verdict(store, "");
+    asked_for = NULL;
+    trait_kept = NULL;
+    assert_true(ensure(loop, store, 0) > 100);
+    store_close(store);
+    mem_free(mem);
+}
+
+static void test_trait_is_kept(void **state)
+{
+    in_sim_loop(1, keep_trait, NULL);
 }
 
 static void test_verdict_is_kept(void **state)
@@ -511,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_each_lie_is_caught),
         cmocka_unit_test(test_no_answer_is_no_verdict),
         cmocka_unit_test(test_verdict_is_kept),
+        cmocka_unit_test(test_trait_is_kept),
         cmocka_unit_test(test_bad_verdict_is_not_kept),
         cmocka_unit_test(test_directory),
     };

@@ -60,7 +60,8 @@ static void open_scene(struct scene *scene, struct loop *loop)
     scene->fake->arg = scene;
     scene->sink = (struct event_sink){ .raise = noted };
     struct s3_setup *setup = &scene->setup;
-    setup->endpoint = "http://fake:9000";
+    if (setup->endpoint == NULL)
+        setup->endpoint = "http://fake:9000";
     setup->bucket = FAKE_BUCKET;
     setup->prefix = "p";
     setup->access_key = setup->secret_key == NULL ? FAKE_ACCESS_KEY : NULL;
@@ -954,6 +955,85 @@ static void run_put(void *arg)
     putter->ended_ns = loop_now_ns(putter->scene->loop);
 }
 
+/* ---- what guards a payload ---- */
+
+#define UPLOAD_BYTES ((size_t)200000)
+#define PROBES_SEEN 8
+
+struct payloads {
+    int by_hash, by_checksum; /* uploads */
+    int probes;
+    char probed[PROBES_SEEN][16]; /* their checksums */
+    int right_status, wrong_status;
+    const char *wrong_code;
+} payloads;
+
+static void note_payload(void *arg, const struct fake_request *request, struct fake_fate *ret_fate)
+{
+    if (strcmp(request->method, "PUT") != 0)
+        return;
+    bool summed = request->checksum[0] != '\0';
+    assert_true(summed == (strcmp(request->payload_hash, "UNSIGNED-PAYLOAD") == 0));
+    if (strcmp(request->key, "p/probe/checksum") != 0) {
+        payloads.by_checksum += summed;
+        payloads.by_hash += !summed;
+        return;
+    }
+    assert_true(summed && payloads.probes < PROBES_SEEN);
+    int earlier = payloads.probes++;
+    snprintf(payloads.probed[earlier], sizeof payloads.probed[0], "%s", request->checksum);
+    bool wrong = earlier > 0 && strcmp(request->checksum, payloads.probed[0]) != 0;
+    ret_fate->status = wrong ? payloads.wrong_status : payloads.right_status;
+    ret_fate->code = wrong ? payloads.wrong_code : NULL;
+    ret_fate->applied = ret_fate->status == 200;
+}
+
+static void upload(struct scene *scene, char name, size_t length)
+{
+    char key[] = { 'k', '/', name, '\0' };
+    char *bytes = memory_new(length);
+    memset(bytes, name, length);
+    struct iovec pieces[] = { { bytes, 1000 }, { bytes + 1000, length - 1000 } };
+    struct store_put put = { .key = key, .pieces = pieces, .count = 2, .condition = STORE_ABSENT };
+    struct error error = ERROR_NONE;
+    assert_int_equal(store_put(scene->store, &put, NULL, &error), 0);
+    free(bytes);
+}
+
+static void payloads_of_a_store(struct scene *scene)
+{
+    scene->fake->fate = note_payload;
+    s3_of(scene->store)->compares_checksums = s3_compares_checksums(scene->store);
+    upload(scene, 'a', 60000); /* small ones are hashed anywhere */
+    upload(scene, 'b', UPLOAD_BYTES);
+    upload(scene, 'c', UPLOAD_BYTES);
+}
+
+static void expect_payloads(const char *endpoint, struct payloads store, int probes, int by_checksum)
+{
+    struct scene scene = { .seed = 7, .setup.endpoint = endpoint };
+    payloads = store;
+    play_with(&scene, payloads_of_a_store);
+    assert_int_equal(payloads.probes, probes);
+    assert_int_equal(payloads.by_checksum, by_checksum);
+    assert_int_equal(payloads.by_hash, 3 - by_checksum);
+}
+
+static void test_payloads_are_guarded(void **state)
+{
+    static const char here[] = "http://127.0.0.1:9000", tls[] = "https://fake:9000", open[] = "http://fake:9000";
+    const struct payloads compares = { .wrong_status = 400, .wrong_code = "BadDigest" };
+    expect_payloads(here, compares, 2, 2);
+    expect_payloads(tls, compares, 2, 2);
+    expect_payloads(open, compares, 0, 0); /* somebody on the way could forge both */
+    const struct payloads of_minio = { .wrong_status = 400, .wrong_code = "XAmzContentChecksumMismatch" };
+    expect_payloads(tls, of_minio, 2, 2);
+    expect_payloads(tls, (struct payloads){ .wrong_status = 0 }, 2, 0);   /* takes any */
+    expect_payloads(tls, (struct payloads){ .right_status = 501 }, 1, 0); /* knows of none */
+    expect_payloads(tls, (struct payloads){ .wrong_status = 400, .wrong_code = "MalformedXML" }, 2, 0);
+    expect_payloads(tls, (struct payloads){ .right_status = 503 }, 1, 0);
+}
+
 #define PUTTERS 12
 
 static void puts_take_turns(struct scene *scene)
@@ -1334,6 +1414,7 @@ int main(void)
         cmocka_unit_test(test_hedged_gets),
         cmocka_unit_test(test_hedging_has_limits),
         cmocka_unit_test(test_hedged_puts),
+        cmocka_unit_test(test_payloads_are_guarded),
         cmocka_unit_test(test_puts_take_turns),
         cmocka_unit_test(test_limited_attempts),
         cmocka_unit_test(test_cancelled_anywhere),
