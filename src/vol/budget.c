@@ -13,7 +13,9 @@
  * Leaves of the maps are charged to the pool: an eighth of the share, divided
  * among the volumes that are open.  Leaves that wait for a checkpoint, at most
  * half of that before commits wait, cannot be evicted, nor can what a checkpoint
- * has laid out; both come back without needing memory that others hold, and so do
+ * has laid out.  Since no volume gets less than a least part, many volumes
+ * together may have changed more than that; so shortage makes checkpoints too.
+ * All this comes back without needing memory that others hold, and so do
  * uncommitted pages.  So whoever waits in the pool gets his turn.  The levels
  * above the leaves stand outside the limit: 4 MiB for 1 TiB of disk.
  *
@@ -24,6 +26,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "vol/checkpoint.h"
 #include "vol/internal.h"
 
 /* A shard of 512 MiB has 64 MiB for leaves: 1 TiB written in order, or 30 GiB written in single pages. */
@@ -31,6 +34,11 @@
 #define MAP_BYTES_LEAST (UINT64_C(8) << 20)
 /* Of each volume, however many there are: with less it would make checkpoints all the time. */
 #define MAP_VOLUME_LEAST (UINT64_C(1) << 20)
+
+/* A volume's checkpoint is due when its changed leaves take this part of what it may have (vol/checkpoint.c); and some
+ * are made, so many at a time, when the pool is short and those of all volumes take this part of what all may have. */
+#define CHANGED_SHARE 4u
+#define SHORTAGE_CHECKPOINTS 4u
 
 struct budget {
     uint64_t dirty, reply, fetch, map;
@@ -128,6 +136,49 @@ void budget_drop_map(struct volume *volume)
     budget_divide_maps(volume->all);
 }
 
+/* Changed leaves of all volumes together are more than a single volume may have of all that maps may have; each
+ * volume's may be fewer than make its own checkpoint due. */
+static bool too_many_changed(const struct volumes *all, uint32_t *ret_coming)
+{
+    uint64_t changed = 0;
+    uint32_t coming = 0;
+    list_for_each (node, &all->all) {
+        const struct volume *volume = container_of(node, struct volume, link);
+        if (volume->map == NULL)
+            continue;
+        changed += map_dirty_bytes(volume->map);
+        coming += checkpoint_is_coming(volume);
+    }
+    *ret_coming = coming;
+    return changed >= all->map_most / CHANGED_SHARE;
+}
+
+/* The one with most changed leaves that can have a checkpoint gets one; false: there is none. */
+static bool want_checkpoint(const struct volumes *all)
+{
+    struct volume *most = NULL;
+    list_for_each (node, &all->all) {
+        struct volume *volume = container_of(node, struct volume, link);
+        if (volume->map != NULL && map_dirty_bytes(volume->map) > 0 && checkpoint_is_possible(volume) &&
+            (most == NULL || map_dirty_bytes(volume->map) > map_dirty_bytes(most->map)))
+            most = volume;
+    }
+    if (most != NULL)
+        checkpoint_want(most);
+    return most != NULL;
+}
+
+/* Only checkpoints make changed leaves something that can be evicted. Whoever waits in the pool is served as they do.
+ */
+static void want_checkpoints(const struct volumes *all)
+{
+    uint32_t coming;
+    if (!too_many_changed(all, &coming))
+        return;
+    while (coming < SHORTAGE_CHECKPOINTS && want_checkpoint(all))
+        coming++;
+}
+
 /* Pages of the cache first: a leaf is little, and without it each read of its 2 MiB needs one request more. */
 uint64_t budget_shrink(void *arg, uint64_t bytes)
 {
@@ -142,6 +193,8 @@ uint64_t budget_shrink(void *arg, uint64_t bytes)
         came += map_evict(volume->map, bytes - came);
         budget_charge_map(volume);
     }
+    if (came < bytes)
+        want_checkpoints(all);
     return came;
 }
 

@@ -23,17 +23,17 @@
  *
  * When: the log has grown by checkpoint_slots entries or checkpoint_bytes since
  * the root, so opening reads a bounded number of entries; or changed leaves, which
- * cannot leave memory, take a quarter of the map's budget; or the volume is about
- * to be given back.  At twice that (half the budget) commits wait for it, and
- * writers for commits.  A checkpoint waits for none of those in turn: what it
- * needs of memory it charges without waiting (its amount is bounded), and folding
- * waits for nothing (a leaf that is not in memory gets a patch).
+ * cannot leave memory, take a quarter of the map's budget, or so much of the shard's
+ * that it runs short (vol/budget.c); or the volume is about to be given back.  At twice that (half the budget) commits
+ * wait for it, and writers for commits.  A checkpoint waits for none of those in turn: what it needs of memory it
+ * charges without waiting (its amount is bounded), and folding waits for nothing (a leaf that is not in memory gets a
+ * patch).
  *
  * What can fail:
  *   - the store: every request is repeated until it succeeds.  FLUSH does not fail by that, as long as commits need
  *     not wait for the checkpoint;
- *   - a leaf that is needed is damaged or lost: told, tried again each minute.
- *     Opening then reads a longer log meanwhile; commits wait only for memory;
+ *   - a leaf that is needed is damaged or lost, or the store has not given it for a whole read deadline: told, tried
+ *     again for ever.  Opening then reads a longer log; commits wait only for memory;
  *   - ownership: everything is dropped.  What was uploaded is named by nobody. */
 #include "vol/checkpoint.h"
 
@@ -126,6 +126,28 @@ bool checkpoint_is_under_way(const struct volume *volume)
     return volume->checkpoint->running;
 }
 
+bool checkpoint_is_possible(const struct volume *volume)
+{
+    const struct checkpoint *checkpoint = volume->checkpoint;
+    return volume->state == VOLUME_SERVING && !checkpoint->running && !checkpoint->wanted &&
+           slots_since_root(volume) > 0;
+}
+
+void checkpoint_want(struct volume *volume)
+{
+    if (!checkpoint_is_possible(volume))
+        return;
+    volume->checkpoint->wanted = true;
+    commit_kick(volume);
+}
+
+bool checkpoint_is_coming(const struct volume *volume)
+{
+    const struct checkpoint *checkpoint = volume->checkpoint;
+    return volume->state == VOLUME_SERVING &&
+           (checkpoint->running ? !checkpoint->stuck : checkpoint->wanted && slots_since_root(volume) > 0);
+}
+
 bool checkpoint_lags(const struct volume *volume)
 {
     const struct volume_settings *settings = &volume->all->settings;
@@ -199,6 +221,7 @@ static void checkpoint_task(void *arg)
                 (unsigned long long)(volume->counts.checkpoint_bytes - bytes),
                 (unsigned long long)((loop_now_ns(volume->loop) - began_ns) / NS_PER_MS));
     commit_kick(volume);
+    page_pool_retry(volume->all->pool);
     waitq_wake_all(&checkpoint->progress);
 }
 
@@ -278,13 +301,11 @@ int checkpoint_wait_for_better(struct checkpoint *checkpoint, int status, const 
 {
     if (coroutine_cancelled())
         return -ECANCELED;
-    own_flush(checkpoint); /* leaves that lie in it may have left memory since: who needs one waits for it */
-    if (piece_error_is_transient(status)) {
+    bool transient = piece_error_is_transient(status);
+    if (transient)
         checkpoint_troubled(checkpoint, error);
-        return sleep_ns(TROUBLE_RETRY_NS);
-    }
     become_stuck(checkpoint, error);
-    return sleep_ns(STUCK_RETRY_NS);
+    return sleep_ns(transient ? TROUBLE_RETRY_NS : STUCK_RETRY_NS);
 }
 
 void checkpoint_settle(struct volume *volume)
@@ -303,10 +324,7 @@ void checkpoint_settle(struct volume *volume)
         }
         if (now_ns >= deadline_ns)
             return;
-        if (!checkpoint->running && !checkpoint->wanted) {
-            checkpoint->wanted = true;
-            commit_kick(volume);
-        }
+        checkpoint_want(volume);
         uint64_t look_ns = now_ns + SETTLE_LOOK_NS;
         if (waitq_wait_until(&checkpoint->progress, look_ns < deadline_ns ? look_ns : deadline_ns) == -ECANCELED)
             return;

@@ -25,15 +25,21 @@ void checkpoint_opened_from(struct volume *volume, const struct root *root, cons
 /* Begins one if it is time.  Never parks.  No commit may be frozen or in flight. */
 void checkpoint_begin_if_due(struct volume *volume);
 bool checkpoint_is_under_way(const struct volume *volume);
+/* One could begin as soon as no commit is in flight, and would have something to write. */
+bool checkpoint_is_possible(const struct volume *volume);
+/* Asks for one, if it is possible, though it is not time yet. */
+void checkpoint_want(struct volume *volume);
+/* One is under way and gets on, or has been asked for. */
+bool checkpoint_is_coming(const struct volume *volume);
 /* Commits must wait for the one under way. */
 bool checkpoint_lags(const struct volume *volume);
 /* Before the volume is given back: takes one if the log since the root is longer than a few entries, as far as that
  * works out within a fair time.  The log has everything, so nothing is lost if it does not. */
 CO void checkpoint_settle(struct volume *volume);
 
-/* Waits until the object with this id is in the store, if it is one of the checkpoint under way. 0, -ECANCELED or
- * -ETIMEDOUT. */
-CO int checkpoint_await_object(struct volume *volume, uint64_t id, uint64_t deadline_ns);
+/* Frames of an object that the checkpoint under way has laid out, and that is not in the store for certain yet: copies
+ * them from memory.  false: it is not such an object. */
+bool checkpoint_copy_frames(const struct volume *volume, uint64_t id, uint32_t start, uint32_t units, uint8_t *bytes);
 
 /* How many attempts for checkpoints have failed, and the last such error: code 0 since one has succeeded. */
 uint64_t checkpoint_trouble(const struct volume *volume, const struct error **ret_error);

@@ -70,7 +70,7 @@ struct checkpoint {
 
     /* when */
     bool running, wanted;
-    bool stuck;             /* what it needs is damaged or lost */
+    bool stuck;             /* what it needs is damaged or lost, or could not be had within the read deadline */
     uint64_t bytes_at_root; /* volume->committed_bytes as of the newest root */
     struct error trouble;   /* of the last attempt that failed; code 0 since one has succeeded */
     uint64_t trouble_count;
@@ -103,8 +103,6 @@ void own_put_root(struct checkpoint *checkpoint, const struct leaf_place *place,
 CO int own_make_room(struct checkpoint *checkpoint);
 uint64_t own_bytes_most(const struct checkpoint *checkpoint); /* how large its objects become */
 bool own_has_room(const struct checkpoint *checkpoint);
-/* What is being filled goes to the store as it is, so that nobody has to wait for it to become full. */
-void own_flush(struct checkpoint *checkpoint);
 /* Waits until all is in the store. */
 CO int own_finish(struct checkpoint *checkpoint);
 /* Frees what the checkpoint under way has of objects; none is being uploaded. */
@@ -126,7 +124,8 @@ void placed_set(struct placed_list *list, const struct placed *placed);
 
 /* An attempt for it has failed.  FLUSH goes by that only where it waits for the checkpoint. */
 void checkpoint_troubled(struct checkpoint *checkpoint, const struct error *error);
-/* Something that the checkpoint needs could not be had: tells it, and waits before the next try. 0 or -ECANCELED. */
+/* What the checkpoint needs could not be had, tried for a whole read deadline where that makes sense: it is stuck.
+ * Tells that, and waits before the next try. 0 or -ECANCELED. */
 CO int checkpoint_wait_for_better(struct checkpoint *checkpoint, int status, const struct error *error);
 
 #endif

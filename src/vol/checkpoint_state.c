@@ -205,7 +205,8 @@ static void finish_frame(struct leaf_walk *walk)
     for (uint32_t i = 0; i < count && place.object != OBJECT_NONE; i++)
         map_snapshot_placed(checkpoint->volume->map, walk->numbers[i], &place);
     budget_charge_map(checkpoint->volume);
-    commit_kick(checkpoint->volume); /* it may have waited for this */
+    commit_kick(checkpoint->volume);                /* it may have waited for this, */
+    page_pool_retry(checkpoint->volume->all->pool); /* and others for leaves that may be evicted now */
 }
 
 #ifdef CAIRN_MUTANTS

@@ -5,7 +5,7 @@
  *
  * An object's id and key are given out when its first frame comes, so places in
  * it can be named before it is there; whoever reads from such a place meanwhile
- * waits for the upload (checkpoint_await_object()).
+ * gets a copy of what is laid out (checkpoint_copy_frames()).
  *
  * Its memory is charged to the page pool without waiting: a commit may wait for
  * the checkpoint, and everybody else's pages for the commit.  It is bounded by
@@ -20,6 +20,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "store/put_once.h"
@@ -228,6 +229,7 @@ static void upload_own(void *arg)
         checkpoint->laid_out -= own->bytes.length;
         page_pool_uncharge(volume->all->pool, own->bytes.length);
         buffer_free(&own->bytes);
+        page_pool_retry(volume->all->pool);
         launch(checkpoint);
         upload_start(volume);
     } else if (status != -ECANCELED) {
@@ -254,12 +256,19 @@ bool own_has_room(const struct checkpoint *checkpoint)
     return checkpoint->laid_out < laid_out_most(checkpoint);
 }
 
+/* What is being filled goes to the store as it is. */
+static void seal_and_launch(struct checkpoint *checkpoint)
+{
+    seal(checkpoint);
+    launch(checkpoint);
+}
+
 int own_make_room(struct checkpoint *checkpoint)
 {
     launch(checkpoint);
     while (!own_has_room(checkpoint)) {
         if (checkpoint->uploading == 0) /* all of it is in the object that is being filled */
-            own_flush(checkpoint);
+            seal_and_launch(checkpoint);
         if (waitq_wait(&checkpoint->progress) < 0)
             return -ECANCELED;
         if (checkpoint->volume->state == VOLUME_FENCED)
@@ -268,15 +277,9 @@ int own_make_room(struct checkpoint *checkpoint)
     return checkpoint->volume->state == VOLUME_FENCED ? -ESHUTDOWN : 0;
 }
 
-void own_flush(struct checkpoint *checkpoint)
-{
-    seal(checkpoint);
-    launch(checkpoint);
-}
-
 int own_finish(struct checkpoint *checkpoint)
 {
-    own_flush(checkpoint);
+    seal_and_launch(checkpoint);
     while (checkpoint->uploading > 0 || !list_empty(&checkpoint->sealed)) {
         if (waitq_wait(&checkpoint->progress) < 0)
             return -ECANCELED;
@@ -299,15 +302,15 @@ void own_clear(struct checkpoint *checkpoint)
     list_init(&checkpoint->sealed);
 }
 
-int checkpoint_await_object(struct volume *volume, uint64_t id, uint64_t deadline_ns)
+bool checkpoint_copy_frames(const struct volume *volume, uint64_t id, uint32_t start, uint32_t units, uint8_t *bytes)
 {
-    struct checkpoint *checkpoint = volume->checkpoint;
-    while (id >= checkpoint->own_first && id - checkpoint->own_first < checkpoint->own_count) {
-        if (checkpoint->own[id - checkpoint->own_first]->durable)
-            return 0;
-        int status = waitq_wait_until(&checkpoint->progress, deadline_ns);
-        if (status < 0)
-            return status;
-    }
-    return 0;
+    const struct checkpoint *checkpoint = volume->checkpoint;
+    if (id < checkpoint->own_first || id - checkpoint->own_first >= checkpoint->own_count)
+        return false;
+    const struct own_object *own = checkpoint->own[id - checkpoint->own_first];
+    if (own->durable)
+        return false;
+    assert(((uint64_t)start + units) * FRAME_UNIT <= own->bytes.length);
+    memcpy(bytes, own->bytes.data + (size_t)start * FRAME_UNIT, (size_t)units * FRAME_UNIT);
+    return true;
 }

@@ -11,7 +11,8 @@
  * many as its budget has room for.
  *
  * A leaf that a checkpoint has placed may be evicted before the object that it
- * lies in is there: the load waits for the upload then (vol/checkpoint.c).
+ * lies in is in the store: it is read from memory then, where that object stays
+ * until it is (vol/checkpoint_upload.c).
  *
  * Memory: those who read and write enter the fetch gate for the frame's bytes.
  * Checkpoints do not: who holds the gate may be waiting for pages, those for a
@@ -150,13 +151,8 @@ static int get_frames(struct volume *volume, const struct leaf_place *first, uin
                       struct error *error)
 {
     uint64_t id = object_table_row(volume->objects, first->object)->id;
-    uint64_t deadline = loop_now_ns(volume->loop) + volume->all->settings.read_deadline_ms * NS_PER_MS;
-    int status = checkpoint_await_object(volume, id, deadline);
-    if (status == -ETIMEDOUT)
-        return error_set(error, ETIMEDOUT, "the checkpoint that object %llu belongs to is not in the store yet",
-                         (unsigned long long)id);
-    if (status < 0)
-        return error_set(error, ECANCELED, "load cancelled");
+    if (checkpoint_copy_frames(volume, id, first->start, units, bytes))
+        return 0;
     struct frame_place place = place_of(volume, first);
     return pieces_get(volume, &place, bytes, (size_t)units * FRAME_UNIT, error);
 }

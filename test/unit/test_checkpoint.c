@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -738,6 +739,154 @@ static void test_a_stuck_checkpoint_keeps_nobody_from_reading(void **state)
     bench_run(1, stuck_body);
 }
 
+/* Objects that cannot be had for good, while all that is written can: commits go on without checkpoints. */
+static void unreadable_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[0];
+    engine_open(engine, 8192 * MIB);
+    for (uint64_t i = 0; i < 40; i++)
+        commit_page(engine, i * LEAF_PAGES, i + 1);
+    engine_close(engine);
+    engine->settings.checkpoint_slots = 10;
+    engine_open(engine, 0);
+    map_evict(engine->volume->map, UINT64_MAX);
+    store_script_add(engine->script, &(struct script_rule){
+                                         .operations = SCRIPT_GET, .key = "/data/", .fate = SCRIPT_FAIL, .code = EIO });
+    engine_put_page(engine, 3, 33);
+    for (uint64_t i = 0; i < 60; i++) {
+        commit_page(engine, 100 * LEAF_PAGES + i, i + 1);
+        sleep_ns(NS_PER_S);
+    }
+    assert_int_equal(volume_read_counts(engine->volume).checkpoints, 0);
+    assert_int_equal(bench_said(bench, "no checkpoint can be made"), 1);
+    for (uint64_t i = 0; i < 30; i++)
+        commit_page(engine, 100 * LEAF_PAGES + i, i + 500);
+    store_script_clear(engine->script);
+    sleep_ns(10 * NS_PER_S);
+    await_checkpoints(engine, 1);
+    engine_expect_page(engine, 3, 33);
+    engine_expect_page(engine, LEAF_PAGES, 2);
+    engine_close(engine);
+}
+
+static void test_leaves_that_the_store_does_not_give_stop_no_commit(void **state)
+{
+    bench_run(1, unreadable_body);
+}
+
+/* Leaves that a checkpoint has laid out, and that have left memory since, are read while the store refuses its objects.
+ */
+static void full_store_body(struct bench *bench)
+{
+    enum { LEAVES = 400 };
+    struct engine *engine = &bench->engines[0];
+    struct error error = ERROR_NONE;
+    engine->settings.checkpoint_frame_bytes = CHECKPOINT_FRAME_LEAST;
+    engine->settings.checkpoint_slots = 10;
+    engine_open(engine, 8192 * MIB);
+    for (uint64_t i = 0; i < LEAVES; i++)
+        for (uint64_t j = 0; j < 32; j++)
+            engine_put_page(engine, i * LEAF_PAGES + j * 2, i * 100 + j + 1);
+    engine_flush(engine);
+    engine_close(engine);
+    engine_open(engine, 0);
+    store_script_add(
+        engine->script,
+        &(struct script_rule){ .operations = SCRIPT_PUT, .key = "/data/", .fate = SCRIPT_FAIL, .code = ENOSPC });
+    for (uint64_t i = 0; i < LEAVES; i += 8) {
+        for (uint64_t j = 0; j < 8; j++)
+            engine_put_page(engine, (i + j) * LEAF_PAGES + 1, 7777 + i);
+        volume_flush(engine->volume, &error);
+    }
+    sleep_ns(10 * NS_PER_S);
+    cache_shrink(engine->volumes->cache, UINT64_MAX / 2);
+    map_evict(engine->volume->map, UINT64_MAX);
+    struct leaf_place place;
+    assert_true(map_leaf_missing(engine->volume->map, 0, &place));
+    uint64_t began_ns = loop_now_ns(bench->loop);
+    for (uint64_t i = 0; i < LEAVES; i += 20)
+        engine_expect_page(engine, i * LEAF_PAGES, i * 100 + 1);
+    engine_expect_page(engine, 1, 7777);
+    assert_true(loop_now_ns(bench->loop) - began_ns < NS_PER_S);
+    store_script_clear(engine->script);
+    engine_flush(engine);
+    await_checkpoints(engine, 1);
+    cache_shrink(engine->volumes->cache, UINT64_MAX / 2);
+    map_evict(engine->volume->map, UINT64_MAX);
+    for (uint64_t i = 0; i < LEAVES; i += 20)
+        engine_expect_page(engine, i * LEAF_PAGES, i * 100 + 1);
+    engine_close(engine);
+}
+
+static void test_a_full_store_keeps_nobody_from_reading(void **state)
+{
+    bench_run(1, full_store_body);
+}
+
+/* Leaves full of changes, as commits would leave them. */
+static void fold_changes(struct volume *volume, uint64_t dirty_bytes)
+{
+    static struct commit_extent extents[LEAF_PAGES / 2];
+    struct error error = ERROR_NONE;
+    const uint8_t hash[SHA256_BYTES] = { 1 };
+    for (uint64_t leaf = 0; map_dirty_bytes(volume->map) + 6000 < dirty_bytes; leaf++) {
+        for (uint32_t i = 0; i < LEAF_PAGES / 2; i++)
+            extents[i] = (struct commit_extent){ .kind = EXTENT_PAGES,
+                                                 .page = leaf * LEAF_PAGES + 2 * i,
+                                                 .count = 1,
+                                                 .start = 200 + 65 * i,
+                                                 .units = 65,
+                                                 .frame_pages = 1 };
+        struct entry entry = { .kind = ENTRY_COMMIT,
+                               .uuid = volume->body.uuid,
+                               .epoch = volume->epoch,
+                               .owner = volume->owner,
+                               .seq = volume->committed_seq + 1,
+                               .object_id = volume->next_object_id,
+                               .inline_bytes = LEAF_PAGES / 2 * 65 * FRAME_UNIT,
+                               .extents = extents,
+                               .extent_count = LEAF_PAGES / 2 };
+        assert_int_equal(fold_entry(volume, &entry, hash, &error), 0);
+    }
+}
+
+/* The pool is full of changed leaves, of which no volume has enough for a checkpoint of its own. */
+static void many_volumes_body(struct bench *bench)
+{
+    enum { VOLUMES = 40 };
+    struct engine *engine = &bench->engines[0];
+    struct error error = ERROR_NONE;
+    struct volume *volumes[VOLUMES];
+    engine->settings.memory_bytes = 8 * MIB;
+    engine->settings.dirty_bytes = 4 * MIB;
+    engine_start(engine);
+    for (uint32_t i = 0; i < VOLUMES; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "disk-%u", i);
+        assert_int_equal(volumes_acquire(engine->volumes, name, strlen(name), 1024 * MIB, &volumes[i], &error), 0);
+    }
+    for (uint32_t i = 0; i < VOLUMES; i++)
+        fold_changes(volumes[i], volumes[i]->map_budget / 4);
+    assert_true(page_pool_charged(engine->volumes->pool) > page_pool_limit(engine->volumes->pool));
+    engine->volume = volumes[VOLUMES - 1];
+    struct flushing flushing = { .engine = engine, .page = 1000, .seed = 1 };
+    group_spawn(&bench->group, "flush", flush_task, &flushing);
+    sleep_ns(60 * NS_PER_S);
+    assert_true(flushing.done);
+    uint64_t checkpoints = 0;
+    for (uint32_t i = 0; i < VOLUMES; i++)
+        checkpoints += volume_read_counts(volumes[i]).checkpoints;
+    assert_in_range(checkpoints, 1, VOLUMES - 1);
+    for (uint32_t i = 0; i + 1 < VOLUMES; i++)
+        volumes_release(engine->volumes, volumes[i], false);
+    engine_die(engine);
+}
+
+static void test_changed_leaves_of_many_volumes(void **state)
+{
+    bench_run(1, many_volumes_body);
+}
+
 /* As if all but one of each 256 commits had been written over. */
 static void fold_sparse_commits(struct volume *volume, uint64_t count)
 {
@@ -803,6 +952,9 @@ int main(void)
         cmocka_unit_test(test_a_damaged_leaf_costs_its_part_of_the_disk),
         cmocka_unit_test(test_a_refused_checkpoint_fails_no_flush),
         cmocka_unit_test(test_a_stuck_checkpoint_keeps_nobody_from_reading),
+        cmocka_unit_test(test_leaves_that_the_store_does_not_give_stop_no_commit),
+        cmocka_unit_test(test_a_full_store_keeps_nobody_from_reading),
+        cmocka_unit_test(test_changed_leaves_of_many_volumes),
         cmocka_unit_test(test_objects_that_no_root_can_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
