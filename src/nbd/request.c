@@ -348,13 +348,9 @@ CO void request_start(struct request *request)
     }
 }
 
-bool request_write_over(struct request *request, const uint8_t *payload)
+CO void request_changed(struct request *request)
 {
-    const struct nbd_request *wire = &request->wire;
-    if (!volume_write_over(request->connection->volume, wire->offset, wire->length, payload))
-        return false;
     settle_at_once(request, 0);
-    return true;
 }
 
 CO void request_start_write(struct request *request)

@@ -49,8 +49,8 @@ bool request_changes(uint16_t command);
 /* Carries out a request that passed the check and answers it, at once or from a task; waits while too many tasks are
  * under way.  Not for WRITE and DISC. */
 CO void request_start(struct request *request);
-/* A WRITE whose payload has come whole, where it can be done at once and cheaply; false: nothing was done. */
-CO bool request_write_over(struct request *request, const uint8_t *payload);
+/* Answers a change that the caller has made. */
+CO void request_changed(struct request *request);
 /* As request_start() for a WRITE whose payload was received. */
 CO void request_start_write(struct request *request);
 /* Answers at once. */

@@ -158,13 +158,14 @@ static CO int refuse_misfit(struct request *request)
     return refuse(request, rc, &error);
 }
 
-static CO int take_write(struct connection *connection, struct request *request)
+/* Its header was taken.  `wire` is the caller's, since the request may be gone once it is answered. */
+static CO int take_write(struct connection *connection, struct request *request, const struct nbd_request *wire)
 {
     struct volume_write *write = &request->write;
-    const struct nbd_request *wire = &request->wire;
     if (waiting_bytes(connection) >= wire->length &&
-        request_write_over(request, connection->receive + connection->taken)) {
+        volume_write_over(connection->volume, wire->offset, wire->length, connection->receive + connection->taken)) {
         connection->taken += wire->length;
+        request_changed(request);
         return 0;
     }
     uint64_t began_ns = loop_now_ns(connection->loop);
@@ -193,26 +194,29 @@ static CO int take_write(struct connection *connection, struct request *request)
     return 0;
 }
 
+/* The request at the head of what was received.  While it waits for room it stays there, untaken: a newer connection
+ * sees that it is still to come, or forbids it (elders.c). */
 static CO int take_request(struct connection *connection, const struct nbd_request *wire)
 {
     struct request *request;
-    if (wire->command == NBD_CMD_DISC)
-        return end_because(connection, "disconnected");
-    uint64_t place = connection_place(connection) - NBD_REQUEST_BYTES;
-    if (place < connection->barrier && request_changes(wire->command)) {
-        connection_supersede(connection);
-        return -EPIPE;
-    }
     int refused = request_check(connection, wire, NULL);
     int rc = request_take(connection, refused == 0 && wire->command == NBD_CMD_READ ? wire->length : 0, &request);
     if (rc < 0)
         return end_of_stream(connection, rc);
     request->wire = *wire;
-    request->place = place;
+    request->place = connection_place(connection);
+    if (request->place < connection->barrier && request_changes(wire->command)) {
+        request_release(request);
+        connection_supersede(connection);
+        return -EPIPE;
+    }
+    connection->taken += NBD_REQUEST_BYTES;
+    if (wire->command < NBD_COMMANDS)
+        connection->service->counts.requests[wire->command]++;
     if (refused < 0)
         return refuse_misfit(request);
     if (wire->command == NBD_CMD_WRITE && wire->length > 0)
-        return take_write(connection, request);
+        return take_write(connection, request, wire);
     request_start(request);
     return 0;
 }
@@ -220,14 +224,14 @@ static CO int take_request(struct connection *connection, const struct nbd_reque
 /* Starts every request that has arrived whole, and the last one's payload. */
 static CO int take_requests(struct connection *connection)
 {
-    struct nbd_counts *counts = &connection->service->counts;
     struct nbd_request wire;
     while (waiting_bytes(connection) >= NBD_REQUEST_BYTES) {
         if (nbd_decode_request(connection->receive + connection->taken, &wire) < 0)
             return end_because(connection, "sent something that is not a request");
-        connection->taken += NBD_REQUEST_BYTES;
-        if (wire.command < NBD_COMMANDS)
-            counts->requests[wire.command]++;
+        if (wire.command == NBD_CMD_DISC) {
+            connection->service->counts.requests[NBD_CMD_DISC]++;
+            return end_because(connection, "disconnected");
+        }
         int rc = take_request(connection, &wire);
         if (rc < 0)
             return rc;

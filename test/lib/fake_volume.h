@@ -15,6 +15,7 @@ struct fake_controls {
     bool wait;         /* every _try form says -EAGAIN, and the waiting forms park for a turn */
     bool hold;         /* acquires, waiting forms and flushes wait until it is false again, or they are cancelled */
     bool hold_changes; /* those of WRITE and TRIM alone, with `wait` */
+    bool over;         /* a WRITE that has come whole is made at once */
     bool direct;       /* payloads go straight to their place: fast, and half-received ones show */
     bool writers_wait; /* as if others waited for memory */
     bool readers_wait;

@@ -288,9 +288,40 @@ static void gone(struct rig *rig)
     hang_up(&client);
 }
 
+/* Who takes no replies is cut off while a WRITE, made at once, waits for a task to flush it: the request, which is
+ * freed since there are answered ones enough, is not looked at again. */
+static void gone_before_its_flush(struct rig *rig)
+{
+    struct client client = attach(rig, "db", false);
+    /* In one piece with its payload. */
+    uint8_t write[NBD_REQUEST_BYTES + 1] = { 0x25, 0x60, 0x95, 0x13, 0, NBD_CMD_FLAG_FUA, 0, NBD_CMD_WRITE }, byte;
+    uint64_t cookie;
+    put_be(write + 24, sizeof byte, 4);
+    fake.doubt = fake.over = true;
+    for (uint64_t i = 0; i < NBD_SPARE_REQUESTS; i++)
+        ask(&client, NBD_CMD_READ, 0, i, 0, sizeof byte);
+    ask(&client, NBD_CMD_READ, 0, 0, 0, 4 << 20);
+    wait_ns(NS_PER_S);
+    fake.hold = true;
+    for (uint64_t i = 0; i < NBD_TASKS_OF_EACH; i++)
+        ask(&client, NBD_CMD_FLUSH, 0, i, 0, 0);
+    say(&client, write, sizeof write);
+    wait_ns(NS_PER_S);
+    fake_volumes_resume(rig->volumes);
+    for (int i = 0; i < (int)NBD_SPARE_REQUESTS; i++)
+        assert_int_equal(hear_reply(&client, &cookie, &byte, sizeof byte), 0);
+    assert_int_equal(asked(rig, NBD_CMD_WRITE), 1);
+    wait_ns(LONG_NS);
+    assert_int_equal(connections(rig), 0);
+    hang_up(&client);
+}
+
 static void test_gone_clients(void **state)
 {
+    struct nbd_settings settings = defaults();
     run(gone);
+    settings.tasks = 1;
+    run_with(&settings, gone_before_its_flush);
 }
 
 /* ---- sharing ---- */
@@ -544,6 +575,103 @@ static void unread_old_write(struct rig *rig)
     hang_up(&new);
 }
 
+/* Whatever the old client hears of it now, what the new one wrote stands. */
+static void old_wakes_up(struct client *old, struct client *new)
+{
+    uint8_t *got = malloc(1 << 20);
+    const struct iovec piece = { .iov_base = got, .iov_len = 1 << 20 };
+    while (at_hand(old) > 0)
+        assert_true(channel_read(old->channel, &piece, 1) > 0);
+    assert_content(new, 'n');
+    assert_ended(old);
+    free(got);
+    hang_up(new);
+}
+
+static const int changes[] = { NBD_CMD_WRITE, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES };
+#define CHANGES (sizeof changes / sizeof *changes)
+
+static void ask_change(struct client *client, int command)
+{
+    uint8_t data[4096];
+    memset(data, 'o', sizeof data);
+    ask(client, (uint16_t)command, 0, 77, 0, sizeof data);
+    if (command == NBD_CMD_WRITE)
+        say(client, data, sizeof data);
+}
+
+/* A change was received, but may not begin before there is room for one more request: none is made by replies that
+ * nobody takes. */
+static void old_change_without_room(struct rig *rig)
+{
+    for (size_t i = 0; i < CHANGES; i++) {
+        struct client old = attach(rig, "db", true);
+        for (uint64_t j = 0; j < rig->settings.requests_in_flight; j++)
+            ask(&old, NBD_CMD_READ, 0, j, 0, 1 << 20);
+        ask_change(&old, changes[i]);
+        wait_ns(NS_PER_S);
+        struct client new = attach(rig, "db", true);
+        uint64_t start_ns = loop_now_ns(rig->loop);
+        write_page(&new, 'n');
+        assert_true(loop_now_ns(rig->loop) - start_ns >= NBD_ELDER_STALL_MS * NS_PER_MS);
+        old_wakes_up(&old, &new);
+    }
+}
+
+/* The same, and its client comes back in time: then it is first. */
+static void old_change_finds_room(struct rig *rig)
+{
+    for (size_t i = 0; i < CHANGES; i++) {
+        struct client old = attach(rig, "db", true);
+        uint8_t page[4096];
+        static uint8_t got[1 << 20];
+        uint64_t cookie;
+        for (uint64_t j = 0; j < rig->settings.requests_in_flight; j++)
+            ask(&old, NBD_CMD_READ, 0, j, 0, 1 << 20);
+        ask_change(&old, changes[i]);
+        wait_ns(NS_PER_S);
+        struct client new = attach(rig, "db", true);
+        memset(page, 'n', sizeof page);
+        ask(&new, NBD_CMD_WRITE, 0, 1, 0, sizeof page);
+        say(&new, page, sizeof page);
+        wait_ns(NBD_ELDER_STALL_MS * NS_PER_MS / 2);
+        assert_int_equal(channel_unread(new.channel), 0);
+        for (uint64_t j = 0; j < rig->settings.requests_in_flight; j++)
+            assert_int_equal(hear_reply(&old, &cookie, got, sizeof got), 0);
+        assert_int_equal(hear_reply(&old, &cookie, NULL, 0), 0);
+        assert_true(cookie == 77);
+        assert_int_equal(hear_reply(&new, &cookie, NULL, 0), 0);
+        assert_content(&new, 'n');
+        assert_int_equal(connections(rig), 2);
+        hang_up(&old);
+        hang_up(&new);
+    }
+}
+
+/* A change that waits until the connection may have one more task: nothing is left of it when there might be one. */
+static void old_change_without_task(struct rig *rig)
+{
+    for (size_t i = 0; i < CHANGES; i++) {
+        struct client old = attach(rig, "db", true), new = attach(rig, "db", true);
+        uint64_t cookie;
+        write_page(&new, 'n');
+        hang_up(&new);
+        fake.wait = fake.hold_changes = true;
+        for (uint64_t j = 0; j < NBD_TASKS_OF_EACH; j++)
+            ask(&old, NBD_CMD_TRIM, 0, j, 4096 * (j + 1), 4096);
+        ask_change(&old, changes[i]);
+        wait_ns(NS_PER_S);
+        new = attach(rig, "db", true);
+        ask(&new, NBD_CMD_FLUSH, 0, 1, 0, 0);
+        uint64_t start_ns = loop_now_ns(rig->loop);
+        assert_int_equal(hear_reply(&new, &cookie, NULL, 0), 0);
+        assert_true(loop_now_ns(rig->loop) - start_ns >= NBD_ELDER_WAIT_MS * NS_PER_MS);
+        fake.wait = fake.hold_changes = false;
+        wait_ns(NS_PER_S);
+        old_wakes_up(&old, &new);
+    }
+}
+
 /* A change that waits for the store, of a client that lives, or has said good bye. */
 static void old_change_in_store(struct rig *rig)
 {
@@ -720,6 +848,13 @@ static void test_old_connections(void **state)
     run(chain_of_old);
     settings.bytes_in_flight = 1 << 20;
     run_with(&settings, unread_old_write);
+    settings = defaults();
+    settings.requests_in_flight = 4;
+    run_with(&settings, old_change_without_room);
+    run_with(&settings, old_change_finds_room);
+    settings = defaults();
+    settings.tasks = 1;
+    run_with(&settings, old_change_without_task);
 }
 
 int main(void)
