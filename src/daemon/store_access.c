@@ -374,14 +374,14 @@ static CO int check_bucket(struct store_access *access, struct loop *loop, struc
     if (result < 0)
         return result;
     if (no_versions || keeps_conditions_in_versions(s3_server_name(store)))
-        return probe_ensure(loop, store, s3_compares_checksums, &access->s3.compares_checksums, error);
+        return probe_ensure(loop, store, s3_traits, &access->s3.traits, error);
     /* A verdict may be from before versions were turned on. */
     result = probe_run(loop, store, NULL, NULL, &why);
     if (result == -ENOTSUP)
         return explain_versions(access, &why, error);
     if (result < 0)
         return error_copy(error, &why);
-    access->s3.compares_checksums = s3_compares_checksums(store);
+    access->s3.traits = s3_traits(store);
     return 0;
 }
 

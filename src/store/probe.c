@@ -520,12 +520,24 @@ static void make_verdict(struct store *store, struct buffer *text)
     buffer_printf(text, "cairn probe %d\n%s\npassed ", PROBE_VERSION, description);
 }
 
+/* What stands behind "passed ": when, and traits.  Whether they make sense, and it was not too long ago. */
+static bool parse_verdict(struct loop *loop, const char *text, unsigned *ret_traits)
+{
+    unsigned long long then_s;
+    int length = 0;
+    if (sscanf(text, "%20llu\ntraits %8u\n%n", &then_s, ret_traits, &length) != 2 || length == 0 ||
+        text[length] != '\0')
+        return false;
+    uint64_t now_s = loop_wall_ns(loop) / NS_PER_S;
+    return then_s <= now_s && now_s - then_s < PROBE_VALID_S;
+}
+
 /* 1: there is one that holds; 0: there is none, or one that does not; -errno. */
-static CO int read_verdict(struct loop *loop, struct store *store, bool *ret_trait, struct error *error)
+static CO int read_verdict(struct loop *loop, struct store *store, unsigned *ret_traits, struct error *error)
 {
     struct buffer expected = BUFFER_EMPTY;
     struct error why = ERROR_NONE;
-    char text[VERDICT_BYTES_MAX + 1], etag[STORE_ETAG_MAX], *end;
+    char text[VERDICT_BYTES_MAX + 1], etag[STORE_ETAG_MAX];
     uint8_t *bytes;
     size_t length;
 
@@ -539,22 +551,19 @@ static CO int read_verdict(struct loop *loop, struct store *store, bool *ret_tra
     free(bytes);
     make_verdict(store, &expected);
     if (length > expected.length && memcmp(text, expected.data, expected.length) == 0) {
-        uint64_t now_s = loop_wall_ns(loop) / NS_PER_S, then_s = strtoull(text + expected.length, &end, 10);
-        bool yes = strcmp(end, "\ntrait yes\n") == 0, no = strcmp(end, "\ntrait no\n") == 0;
-        result = (yes || no) && then_s <= now_s && now_s - then_s < PROBE_VALID_S;
-        *ret_trait = result == 1 ? yes : *ret_trait;
+        result = parse_verdict(loop, text + expected.length, ret_traits);
     }
     buffer_free(&expected);
     return result;
 }
 
-static CO void write_verdict(struct loop *loop, struct store *store, bool trait)
+static CO void write_verdict(struct loop *loop, struct store *store, unsigned traits)
 {
     struct error nobody_cares = ERROR_NONE;
     struct buffer text = BUFFER_EMPTY;
 
     make_verdict(store, &text);
-    buffer_printf(&text, "%llu\ntrait %s\n", (unsigned long long)(loop_wall_ns(loop) / NS_PER_S), trait ? "yes" : "no");
+    buffer_printf(&text, "%llu\ntraits %u\n", (unsigned long long)(loop_wall_ns(loop) / NS_PER_S), traits);
     struct iovec piece = { .iov_base = text.data, .iov_len = text.length };
     struct store_put put = { .key = KEY_VERDICT, .pieces = &piece, .count = 1, .condition = STORE_ANY };
     /* Without it the next start probes again: nothing is lost. */
@@ -562,11 +571,11 @@ static CO void write_verdict(struct loop *loop, struct store *store, bool trait)
     buffer_free(&text);
 }
 
-CO int probe_ensure(struct loop *loop, struct store *store, bool (*trait)(struct store *store), bool *ret_trait,
-                    struct error *error)
+CO int probe_ensure(struct loop *loop, struct store *store, unsigned (*traits)(struct store *store),
+                    unsigned *ret_traits, struct error *error)
 {
-    bool has = false;
-    int result = read_verdict(loop, store, &has, error);
+    unsigned found = 0;
+    int result = read_verdict(loop, store, &found, error);
 
     if (result < 0)
         return result;
@@ -574,10 +583,10 @@ CO int probe_ensure(struct loop *loop, struct store *store, bool (*trait)(struct
         result = probe_run(loop, store, NULL, NULL, error);
         if (result < 0)
             return result;
-        has = trait != NULL && trait(store);
-        write_verdict(loop, store, has);
+        found = traits != NULL ? traits(store) : 0;
+        write_verdict(loop, store, found);
     }
-    if (trait != NULL)
-        *ret_trait = has;
+    if (traits != NULL)
+        *ret_traits = found;
     return 0;
 }

@@ -34,9 +34,9 @@ CO int probe_run(struct loop *loop, struct store *store, void (*told)(void *arg,
                  void *arg, struct error *error);
 
 /* probe_run(), unless a verdict of this version, not too old by our clock, is in the store; writes one when it passed.
- * `trait` (NULL: none) finds out something more about a store that has passed, which stands in the verdict from then
- * on; *ret_trait (only with `trait`) is what it said, then or now. */
-CO int probe_ensure(struct loop *loop, struct store *store, bool (*trait)(struct store *store), bool *ret_trait,
-                    struct error *error);
+ * `traits` (NULL: none) finds out more about a store that has passed, a small number that stands in the verdict from
+ * then on; *ret_traits (only with `traits`) is what it said, then or now. */
+CO int probe_ensure(struct loop *loop, struct store *store, unsigned (*traits)(struct store *store),
+                    unsigned *ret_traits, struct error *error);
 
 #endif

@@ -95,7 +95,7 @@ int s3_open(struct loop *loop, const struct s3_setup *setup, struct store **ret_
     s3->read_timeout_ms = setup->read_timeout_ms;
     s3->attempts = setup->attempts;
     s3->hedge_percent = setup->hedge_percent;
-    s3->compares_checksums = setup->compares_checksums;
+    s3->traits = setup->traits;
     s3->region = memory_string(setup->region != NULL ? setup->region : DEFAULT_REGION);
     s3->budget.tokens = S3_BUDGET_TOKENS;
     s3_slots_init(&s3->uploads, setup->uploads);
@@ -131,6 +131,13 @@ no_place:
 void s3_patient(struct store *store)
 {
     s3_of(store)->patient = true;
+}
+
+unsigned s3_traits(struct store *store)
+{
+    const struct s3 *s3 = s3_of(store);
+    unsigned traits = s3->etag_form == S3_ETAG_BARE ? S3_TRAIT_BARE_ETAGS : 0;
+    return s3_compares_checksums(s3_of(store)) ? traits | S3_TRAIT_COMPARES_CHECKSUMS : traits;
 }
 
 int64_t s3_clock_skew_s(const struct store *store)

@@ -29,7 +29,7 @@ struct s3_setup {
     uint64_t read_timeout_ms;  /* a read, with all its attempts */
     uint64_t attempts;         /* of a request, until s3_patient() */
     uint64_t hedge_percent;    /* of reads and of write-once puts that may be sent twice when slow; 0: none */
-    bool compares_checksums;   /* as s3_compares_checksums() has found */
+    unsigned traits;           /* as s3_traits() has found; 0: nothing is known */
     struct event_sink *events; /* the store stops answering, answers again */
 };
 
@@ -45,9 +45,15 @@ int64_t s3_clock_skew_s(const struct store *store);
 /* Where the credentials come from, as credential_chain_source(). */
 const char *s3_credentials_source(const struct store *store);
 
-/* Whether the store compares large payloads with a CRC-32, so that they need no SHA-256, and nobody on the way to it
- * can forge either; three requests (store/s3_payload.c).  Where the answers leave a doubt: false. */
-CO bool s3_compares_checksums(struct store *store);
+/* What is worth knowing of a store when others are opened for it, as S3_TRAIT_…; three requests at most.  Where their
+ * answers leave a doubt nothing is claimed. */
+CO unsigned s3_traits(struct store *store);
+/* It compares payloads with a CRC-32, so that large ones need no SHA-256, and nobody on the way to it can forge either
+ * (store/s3_payload.c). */
+#define S3_TRAIT_COMPARES_CHECKSUMS 1u
+/* It wants ETags in conditions without quotes; known once there was such a condition (store/s3_put.c).  Only a hint:
+ * where it does not hold any more the first such put costs two requests more. */
+#define S3_TRAIT_BARE_ETAGS 2u
 
 /* ---- what concerns the bucket, one request each (store/s3_bucket.c) ---- */
 

@@ -129,7 +129,8 @@ struct s3 {
     char *region;
     char *subject; /* of events: as describe */
     uint64_t connect_timeout_ms, read_timeout_ms, attempts, hedge_percent;
-    bool patient, compares_checksums;
+    bool patient;
+    unsigned traits; /* that it was opened with */
     struct sigv4_key signing_key;
     int64_t clock_skew_s;   /* of the last Date */
     uint64_t date_ms;       /* the latest of all; 0: none has come yet */
@@ -194,6 +195,7 @@ struct s3_answer {
 
 /* To be called before the first attempt, when `body` stands. */
 CO void s3_guard_payload(struct s3 *s3, struct s3_call *call, bool urgent);
+CO bool s3_compares_checksums(struct s3 *s3);
 /* Fills *ret_answer, whatever happens; s3_answer_free() it.  One more, and no more than one, is sent where the first
  * was refused for credentials or a clock that could be corrected: such a refusal changes nothing. */
 CO void s3_attempt(struct s3 *s3, const struct s3_call *call, struct s3_answer *ret_answer);

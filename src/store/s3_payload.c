@@ -117,14 +117,13 @@ static bool needs_nothing(const struct s3 *s3)
     return s3->place.aws && strcmp(s3->place.scheme, "https") == 0;
 }
 
-bool s3_compares_checksums(struct store *store)
+bool s3_compares_checksums(struct s3 *s3)
 {
-    struct s3 *s3 = s3_of(store);
     if (!is_guarded_on_its_way(s3) || needs_nothing(s3))
         return false;
     bool compares = try_checksum(s3, 0) == TAKEN && try_checksum(s3, 1) == REFUSED;
     struct error nobody_cares = ERROR_NONE;
-    (void)store_delete(store, PROBE_KEY, &nobody_cares); /* what is left of it harms nobody */
+    (void)store_delete(&s3->store, PROBE_KEY, &nobody_cares); /* what is left of it harms nobody */
     return compares;
 }
 
@@ -136,9 +135,10 @@ void s3_guard_payload(struct s3 *s3, struct s3_call *call, bool urgent)
     for (int i = 0; i < call->body_count; i++)
         length += call->body[i].iov_len;
     bool large = length > S3_HASH_INLINE_BYTES;
-    struct guarding guarding = {
-        .pieces = call->body, .count = call->body_count, .by_checksum = large && s3->compares_checksums, .call = call
-    };
+    struct guarding guarding = { .pieces = call->body,
+                                 .count = call->body_count,
+                                 .by_checksum = large && (s3->traits & S3_TRAIT_COMPARES_CHECKSUMS) != 0,
+                                 .call = call };
     if (needs_nothing(s3))
         memcpy(call->payload_hash, SIGV4_UNSIGNED, sizeof SIGV4_UNSIGNED);
     else if (!large)

@@ -106,12 +106,12 @@ static int look(struct s3 *s3, const struct store_put *put, bool *ret_same, stru
 static void put_matching(struct s3 *s3, const struct store_put *put, struct s3_call *call, struct s3_answer *ret_answer)
 {
     char text[STORE_ETAG_MAX];
-    bool can_be_bare = is_quoted(put->etag);
-    bool bare = can_be_bare && s3->etag_form == S3_ETAG_BARE;
+    bool can_be_bare = is_quoted(put->etag), known = s3->etag_form != S3_ETAG_UNKNOWN;
+    bool bare = can_be_bare && (known ? s3->etag_form == S3_ETAG_BARE : (s3->traits & S3_TRAIT_BARE_ETAGS) != 0);
     call->headers[0] = (struct http_header){ "if-match", condition_etag(put->etag, bare, text) };
     s3_perform(s3, slots_for(s3, put), call, ret_answer);
-    if (ret_answer->outcome == S3_DONE && can_be_bare && !bare)
-        s3->etag_form = S3_ETAG_QUOTED;
+    if (ret_answer->outcome == S3_DONE && can_be_bare)
+        s3->etag_form = bare ? S3_ETAG_BARE : S3_ETAG_QUOTED;
     if (ret_answer->outcome != S3_EXISTS || !can_be_bare || s3->etag_form != S3_ETAG_UNKNOWN)
         return;
     bool same = false;
@@ -124,10 +124,10 @@ static void put_matching(struct s3 *s3, const struct store_put *put, struct s3_c
         *ret_answer = (struct s3_answer){ .outcome = failed == -ECANCELED ? S3_CANCELLED : S3_RETRY, .error = error };
         return;
     }
-    call->headers[0].value = condition_etag(put->etag, true, text);
+    call->headers[0].value = condition_etag(put->etag, !bare, text);
     s3_perform(s3, slots_for(s3, put), call, ret_answer);
     if (ret_answer->outcome == S3_DONE)
-        s3->etag_form = S3_ETAG_BARE;
+        s3->etag_form = bare ? S3_ETAG_QUOTED : S3_ETAG_BARE;
 }
 
 /* ---- what came of it ---- */

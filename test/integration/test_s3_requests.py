@@ -162,7 +162,7 @@ def test_start(t):
     handle = connect(server)
     handle.pread(4 * KIB, 0)
     opened = proxy.counts()
-    assert sum(opened.requests().values()) <= 16, opened
+    assert sum(opened.requests().values()) <= 12, opened
     assert opened.total('PUT', 'probe') == 0 and opened.total('PUT') <= 4, opened
     print(f'the first start: {first}\nthe second: {ready}\nwith its volume: {opened}')
     handle.shutdown()

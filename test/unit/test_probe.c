@@ -396,13 +396,13 @@ static void test_no_answer_is_no_verdict(void **state)
 
 /* ---- the verdict ---- */
 
-static bool trait, kept;
-static bool (*asked_for)(struct store *store);
-static bool *trait_kept;
+static unsigned traits, kept;
+static unsigned (*asked_for)(struct store *store);
+static unsigned *traits_kept;
 
-static bool tell_trait(struct store *store)
+static unsigned tell_traits(struct store *store)
 {
-    return trait;
+    return traits;
 }
 
 static unsigned ensure(struct loop *loop, struct store *store, int expected)
@@ -410,7 +410,7 @@ static unsigned ensure(struct loop *loop, struct store *store, int expected)
     struct error error = ERROR_NONE;
     unsigned before = liar_of(store)->requests;
 
-    int result = probe_ensure(loop, store, asked_for, trait_kept, &error);
+    int result = probe_ensure(loop, store, asked_for, traits_kept, &error);
     if (result != expected)
         fail_msg("%d: %s", result, error.story);
     return liar_of(store)->requests - before;
@@ -448,7 +448,8 @@ static void keep_verdict(struct loop *loop, void *arg)
                                            "cairn probe 2\nanother store\npassed ",
                                            "cairn probe 2\nanother store\npassed 99999999999\n",
                                            "cairn probe 0\nanother store\npassed 1\n",
-                                           "cairn probe 2\nanother store\npassed 1x\n" };
+                                           "cairn probe 2\nanother store\npassed 1x\n",
+                                           "cairn probe 2\nanother store\npassed 1\ntraits 0\nx" };
     for (size_t i = 0; i < sizeof useless / sizeof *useless; i++) {
         overwrite_verdict(store, useless[i]);
         assert_true(ensure(loop, store, 0) > 100);
@@ -464,33 +465,32 @@ static void keep_verdict(struct loop *loop, void *arg)
 }
 
 /* What was found out with a probe is told by its verdict. */
-static void keep_trait(struct loop *loop, void *arg)
+static void keep_traits(struct loop *loop, void *arg)
 {
     struct mem *mem = mem_new();
     struct store *store = liar_new(mem, HONEST);
-    asked_for = tell_trait;
-    trait_kept = &kept;
+    asked_for = tell_traits;
+    traits_kept = &kept;
     for (int i = 0; i < 4; i++) {
-        trait = i % 2 == 0;
+        traits = (unsigned)i;
         assert_true(ensure(loop, store, 0) > 100);
-        assert_true(kept == trait);
-        trait = !trait;
-        kept = trait;
+        assert_int_equal(kept, i);
+        traits = kept = 17;
         assert_int_equal(ensure(loop, store, 0), 1);
-        assert_true(kept != trait);
+        assert_int_equal(kept, i);
         sleep_ns((PROBE_VALID_S + 1) * NS_PER_S);
     }
     overwrite_verdict(store, "");
     asked_for = NULL;
-    trait_kept = NULL;
+    traits_kept = NULL;
     assert_true(ensure(loop, store, 0) > 100);
     store_close(store);
     mem_free(mem);
 }
 
-static void test_trait_is_kept(void **state)
+static void test_traits_are_kept(void **state)
 {
-    in_sim_loop(1, keep_trait, NULL);
+    in_sim_loop(1, keep_traits, NULL);
 }
 
 static void test_verdict_is_kept(void **state)
@@ -550,7 +550,7 @@ int main(void)
         cmocka_unit_test(test_each_lie_is_caught),
         cmocka_unit_test(test_no_answer_is_no_verdict),
         cmocka_unit_test(test_verdict_is_kept),
-        cmocka_unit_test(test_trait_is_kept),
+        cmocka_unit_test(test_traits_are_kept),
         cmocka_unit_test(test_bad_verdict_is_not_kept),
         cmocka_unit_test(test_directory),
     };

@@ -629,6 +629,30 @@ static void quoted_etags(struct scene *scene)
     assert_int_equal(scene->fake->requests - before, 2);
 }
 
+/* What was found of the store when it was opened before holds, or not any more. */
+static void hinted_etags(struct scene *scene)
+{
+    char etag[STORE_ETAG_MAX], next[STORE_ETAG_MAX];
+    scene->fake->bare_etags = scene->number != 0;
+    assert_int_equal(put_text(scene->store, "r", "one", STORE_ABSENT, NULL, etag), 0);
+    uint64_t before = scene->fake->requests;
+    assert_int_equal(put_text(scene->store, "r", "two", STORE_MATCHES, etag, next), 0);
+    assert_int_equal(scene->fake->requests - before, scene->fake->bare_etags ? 1 : 3);
+    assert_int_equal(put_text(scene->store, "r", "three", STORE_MATCHES, etag, NULL), -ESTALE);
+    assert_int_equal(put_text(scene->store, "r", "three", STORE_MATCHES, next, NULL), 0);
+    assert_int_equal(scene->fake->requests - before, scene->fake->bare_etags ? 3 : 5);
+    bool bare = (s3_traits(scene->store) & S3_TRAIT_BARE_ETAGS) != 0;
+    assert_true(bare == scene->fake->bare_etags);
+}
+
+static void test_hints_about_etags(void **state)
+{
+    for (uint64_t bare = 0; bare < 2; bare++) {
+        struct scene scene = { .seed = 3, .number = bare, .setup.traits = S3_TRAIT_BARE_ETAGS };
+        play_with(&scene, hinted_etags);
+    }
+}
+
 static void test_etag_forms(void **state)
 {
     play(bare_etags);
@@ -1003,7 +1027,7 @@ static void upload(struct scene *scene, char name, size_t length)
 static void payloads_of_a_store(struct scene *scene)
 {
     scene->fake->fate = note_payload;
-    s3_of(scene->store)->compares_checksums = s3_compares_checksums(scene->store);
+    s3_of(scene->store)->traits = s3_traits(scene->store);
     upload(scene, 'a', 60000); /* small ones are hashed anywhere */
     upload(scene, 'b', UPLOAD_BYTES);
     upload(scene, 'c', UPLOAD_BYTES);
@@ -1409,6 +1433,7 @@ int main(void)
         cmocka_unit_test(test_slow_connections),
         cmocka_unit_test(test_throttled_puts),
         cmocka_unit_test(test_etag_forms),
+        cmocka_unit_test(test_hints_about_etags),
         cmocka_unit_test(test_damaged_answers),
         cmocka_unit_test(test_changing_sizes),
         cmocka_unit_test(test_hedged_gets),
