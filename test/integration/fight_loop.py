@@ -1,18 +1,19 @@
 #!/usr/bin/python3
 """Lets several servers fight for one volume.
 
-    fight_loop.py [--seconds N] [--servers N] [--lease SECONDS] [--seed N]
+    fight_loop.py [--seconds N] [--servers N] [--cut] [--lease SECONDS] [--seed N]
 
 At each server there is a client that wants the volume all the time: it asks to be let in, works when it is (writes of
 unique content, parts of pages, trims, zeroes, reads and flushes on several connections), and asks again when it was
 dropped or refused.  Meanwhile, at random: servers get SIGKILL and are started anew, are stopped by a signal for up to
-a few leases and go on, are ended in good order; leases are broken; clients hang up.
+a few leases and go on, are ended in good order; leases are broken; clients hang up.  With --cut each server is on a
+host of its own (test/lib/network.py), and is cut off from the store, in one direction or both, for as long.
 
 The history that must hold: whoever is let in reads the whole disk at first.  Takeovers are numbered by the epoch that
-servers tell of.  What one owner's clients found must hold everything that was flushed by clients of the owner before, at
-whatever time they were told so, and nothing that was sent after; within one owner's time each answer is held against a
-model of the disk (test/lib/disk_model.py).  At the end one more server opens the volume, which `cairn check` must find
-sound.
+servers tell of.  What one owner's clients found must hold everything that was flushed by clients of the owner before,
+at whatever time they were told so, and nothing that was sent after; within one owner's time each answer is held
+against a model of the disk (test/lib/disk_model.py).  At the end one more server opens the volume, which `cairn
+check` must find sound.
 
 CAIRN_TEST_STORE says on what kind of store.  A seed repeats the choices but not the timing."""
 
@@ -36,14 +37,16 @@ from disk_model import Disk  # noqa: E402
 from harness import CAIRN, PATIENCE_S, Bench, Server  # noqa: E402
 from kill_loop import SMALL, VOLUME  # noqa: E402
 from load import Load, Opening  # noqa: E402
+from network import HostServer, Network  # noqa: E402
 from zombie_loop import lease_of_kind, read_all, stop  # noqa: E402
 
 SIZE = SMALL['size']
 # More numbers than the clients of one reign use up.
 OPERATIONS_APART = 1 << 24
 PAUSE_S = 0.25  # between two mishaps, on average
-STOPPED_LEASES = 3  # a server stands still for so many at most
+AWAY_LEASES = 3  # a server stands still, or is cut off, for so many at most
 SHARE_OF_MISHAPS = {'kill': 4, 'stop': 8, 'break': 4, 'hang up': 4, 'terminate': 2}
+CUTS = {'cut': 8}
 END_S = 120  # until all have come to rest
 
 
@@ -70,13 +73,17 @@ class Corner:
     def __init__(self, fight, number):
         self.fight = fight
         self.number = number
-        self.server = Server(fight.bench, store=fight.store, size=str(SIZE), name=f'cairn{number}',
-                             arguments=fight.arguments)
+        options = {'size': str(SIZE), 'name': f'cairn{number}', 'arguments': fight.arguments}
+        if fight.network:
+            self.server = HostServer(fight.network, number, fight.store, **options)
+        else:
+            self.server = Server(fight.bench, store=fight.store, **options)
         self.opening = None
         self.reign = None
         self.epoch = None  # of the last reign
         self.ending = False  # the server was told to end, or killed
         self.goes_on = None  # stopped until then
+        self.heals = None  # cut off until then
         self.again = 0  # the client waits until then
 
     def stands_still(self):
@@ -90,6 +97,8 @@ class Corner:
     def step(self):
         if self.stands_still() and time.monotonic() > self.goes_on:
             self.go_on()
+        if self.heals is not None and time.monotonic() > self.heals:
+            self.heal()
         if self.reign:
             self.work()
         elif self.stands_still() or time.monotonic() < self.again:
@@ -97,6 +106,7 @@ class Corner:
         elif not self.server.process.running():
             assert self.ending, f'{self.server.name} ended by itself: {self.server.process.stderr()[-2000:]}'
             self.ending = False
+            self.heal()
             self.server.start()
         else:
             self.knock()
@@ -123,6 +133,7 @@ class Corner:
         epoch = int(re.findall(rf"volume '{VOLUME}': open: epoch (\d+),", self.server.process.stderr())[-1])
         load = Load(None, self.fight.random, depth=SMALL['depth'], flushes=SMALL['flushes'], counts=SMALL['counts'])
         load.adopt(handle)
+        self.heal()  # nobody else gets on until all is read
         try:
             for _ in range(self.fight.random.choice((0, 1, 3))):
                 more = nbd.NBD()
@@ -176,6 +187,17 @@ class Corner:
         self.server.process.signal(signal.SIGCONT)
         self.goes_on = None
 
+    def cut(self, seconds):
+        if self.heals is None and self.server.process.running():
+            requests, answers = self.fight.random.choice(((True, False), (False, True), (True, True)))
+            self.fight.network.cut(self.number, requests, answers)
+            self.heals = time.monotonic() + seconds
+
+    def heal(self):
+        if self.heals is not None:
+            self.fight.network.heal(self.number)
+            self.heals = None
+
     def terminate(self):
         """In good order; it ends while the others go on."""
         if self.server.process.running() and not self.stands_still():
@@ -185,17 +207,22 @@ class Corner:
 
 
 class Fight:
-    def __init__(self, bench, dice, servers, lease_s):
+    def __init__(self, bench, dice, servers, lease_s, cuts):
         self.bench = bench
         self.random = dice
         self.lease_s = lease_s
         self.store = bench.store('fight')
+        self.network = None
+        self.mishaps = {**SHARE_OF_MISHAPS, **(CUTS if cuts else {})}
+        if cuts:
+            self.network = Network(bench, servers)
+            self.network.relay(self.store.server.port)
         self.arguments = ['--lease', f'{lease_s}s', '--release-grace', '100ms', '--batch-age', '50ms',
                           '--owner-wait', f'{2 * lease_s}s', '--checkpoint-entries', '20']
         self.history = []  # reigns, by epoch
         self.operations = 0
         self.breaker = None
-        self.totals = {name: 0 for name in (*SHARE_OF_MISHAPS, 'reigns', 'refused', 'answers', 'flushes', 'pages')}
+        self.totals = {name: 0 for name in (*self.mishaps, 'reigns', 'refused', 'answers', 'flushes', 'pages')}
         self.corners = [Corner(self, number) for number in range(servers)]
 
     # The history.
@@ -230,8 +257,8 @@ class Fight:
     # What happens.
 
     def mishap(self):
-        kinds = list(SHARE_OF_MISHAPS)
-        kind = self.random.choices(kinds, [SHARE_OF_MISHAPS[name] for name in kinds])[0]
+        kinds = list(self.mishaps)
+        kind = self.random.choices(kinds, [self.mishaps[name] for name in kinds])[0]
         reigning = [corner for corner in self.corners if corner.reign]
         # Mostly to somebody who has, or believes to have, the volume.
         corner = self.random.choice(reigning if reigning and self.random.random() < 0.8 else self.corners)
@@ -239,7 +266,9 @@ class Fight:
         if kind == 'kill':
             corner.kill()
         elif kind == 'stop':
-            corner.stop(self.random.uniform(0, STOPPED_LEASES * self.lease_s))
+            corner.stop(self.random.uniform(0, AWAY_LEASES * self.lease_s))
+        elif kind == 'cut':
+            corner.cut(self.random.uniform(0, AWAY_LEASES * self.lease_s))
         elif kind == 'hang up':
             corner.hang_up()
         elif kind == 'terminate':
@@ -282,6 +311,7 @@ class Fight:
         for corner in self.corners:
             if corner.stands_still():
                 corner.go_on()
+            corner.heal()
         before = self.flushes()
         self.go_on(END_S, False, lambda: self.flushes() > before + 10)
         assert self.flushes() > before + 10, f'nobody has the volume within {END_S} s of peace'
@@ -309,13 +339,13 @@ class Fight:
         self.bench.cairn('check', '--data', *self.store.words(), VOLUME, env=self.store.environment())
 
 
-def run(bench, seconds, servers, lease_s, seed):
+def run(bench, seconds, servers, lease_s, seed, cuts=False):
     """Returns a line that counts what was done."""
-    fight = Fight(bench, random.Random(seed), servers, lease_s)
+    fight = Fight(bench, random.Random(seed), servers, lease_s, cuts)
     fight.run(seconds)
     totals = fight.totals
     epoch = bench.cairn_json('info', *fight.store.words(), VOLUME, env=fight.store.environment())['epoch']
-    mishaps = ', '.join(f'{totals[name]} x {name}' for name in SHARE_OF_MISHAPS)
+    mishaps = ', '.join(f'{totals[name]} x {name}' for name in fight.mishaps)
     return (f'{servers} servers for {seconds} s on {stores.kind()}, lease {lease_s} s: {epoch} epochs, '
             f'{totals["reigns"]} times clients were let in, {totals["refused"]} times refused; {mishaps}; '
             f'{totals["answers"]} requests answered, {totals["flushes"]} flushes; {totals["pages"]} pages checked; '
@@ -326,6 +356,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--seconds', type=int, default=600, metavar='N')
     parser.add_argument('--servers', type=int, default=3, metavar='N')
+    parser.add_argument('--cut', action='store_true', help='servers are also cut off from the store')
     parser.add_argument('--lease', type=int, default=lease_of_kind(), metavar='SECONDS', help='of the servers')
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
@@ -334,10 +365,12 @@ def main():
     shared = stores.Shared(stores.kind())
     bench = Bench(directory)
     try:
-        print(run(bench, arguments.seconds, arguments.servers, arguments.lease, arguments.seed))
+        print(run(bench, arguments.seconds, arguments.servers, arguments.lease, arguments.seed, arguments.cut))
     except BaseException:
         for process in bench.processes:
             process.kill()
+        for action in reversed(bench.undo):
+            action()
         print(f'seed {arguments.seed}; the servers\' messages are in {directory}', file=sys.stderr)
         raise
     finally:

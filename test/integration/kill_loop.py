@@ -60,19 +60,24 @@ ARGUMENTS = (['--checkpoint-entries', '65536'], ['--batch-age', '20ms'], ['--che
              ['--memory', '128MB', '--checkpoint-bytes', '2MB'])
 # A server that was overtaken refuses whoever asks for the volume, but only after it has waited for it to become free.
 IMPATIENT = ['--owner-wait', '500ms']
+# In rounds of killing, a server of another host now and then: it knows nothing of the old one's end, and waits for its
+# lease to run out.
+SHORT_LEASE = ['--lease', '1s']
+SHARE_ELSEWHERE = 0.03
 LARGE = {'size': 48 << 20, 'depth': 4, 'flushes': 0.01, 'counts': (1, 8, 64, 256)}
 
 
 class Loop:
-    def __init__(self, bench, dice):
+    def __init__(self, bench, dice, takeover):
         self.bench = bench
         self.random = dice
+        self.takeover = takeover
         self.stores = 0
         self.server = None
         self.disk = None
         self.shape = None
         self.arguments = []
-        self.totals = {'answers': 0, 'flushes': 0, 'pages': 0, 'early kills': 0}
+        self.totals = {'answers': 0, 'flushes': 0, 'pages': 0, 'early kills': 0, 'elsewhere': 0}
         self.starts = 0
 
     def fresh_store(self):
@@ -90,7 +95,7 @@ class Loop:
         self.starts += 1
         # Names alternate, so that two servers side by side have different sockets.
         return Server(self.bench, store=store, size=str(self.shape['size']), name=f'cairn{self.starts % 2}',
-                      arguments=self.arguments + IMPATIENT, start=False)
+                      arguments=self.arguments + (IMPATIENT if self.takeover else SHORT_LEASE), start=False)
 
     def forget_outputs(self):
         """Checks and drops what ended processes have said, so that thousands of rounds do not pile it up."""
@@ -118,6 +123,9 @@ class Loop:
 
     def start_and_settle(self):
         """Starts the server; sometimes the blow falls while it starts or recovers: then once more."""
+        if self.random.random() < SHARE_ELSEWHERE:
+            shutil.rmtree(self.bench.path('locks'))  # what tells of the dead on this host
+            self.totals['elsewhere'] += 1
         while self.random.random() < 0.15:
             self.server.start(ready=False)
             timer = self.blow(self.random.uniform(0, 0.05))
@@ -238,13 +246,13 @@ class Loop:
         load.close()
         self.forget_outputs()
 
-    def run(self, rounds, takeover, progress):
+    def run(self, rounds, progress):
         for number in range(rounds):
-            if number % (TAKEOVERS_PER_STORE if takeover else ROUNDS_PER_STORE) == 0:
+            if number % (TAKEOVERS_PER_STORE if self.takeover else ROUNDS_PER_STORE) == 0:
                 self.fresh_store()
                 self.server.start()
             try:
-                self.takeover_round() if takeover else self.kill_round()
+                self.takeover_round() if self.takeover else self.kill_round()
             except BaseException:
                 print(f'round {number + 1}, store {self.server.store.url}', file=sys.stderr)
                 raise
@@ -256,13 +264,14 @@ class Loop:
 
 def run(bench, rounds, takeover, seed, progress=False):
     """All rounds; returns a line that counts what was done."""
-    loop = Loop(bench, random.Random(seed))
+    loop = Loop(bench, random.Random(seed), takeover)
     began = time.monotonic()
-    loop.run(rounds, takeover, progress)
+    loop.run(rounds, progress)
     seconds = time.monotonic() - began
     loop.server.process.kill()
     totals = loop.totals
     return (f'{rounds} {"takeovers" if takeover else "kills"}, {totals["early kills"]} more while starting, '
+            f'{totals["elsewhere"]} times waited for the lease, '
             f'{loop.stores} stores; {totals["answers"]} requests answered, {totals["flushes"]} flushes, '
             f'{totals["pages"]} pages checked; {seconds / rounds:.2f} s a round; seed {seed}')
 

@@ -1,7 +1,8 @@
-"""The register and the checkpoints of a volume, harmed behind the server's back, while somebody owns the volume and while
-nobody does; and what owning a volume costs.
+"""The register and the checkpoints of a volume, harmed behind the server's back, while somebody owns the volume and
+while nobody does; and what owning a volume costs.
 
-What takes long runs on some kinds of store only: these are not about what stores do wrong, for which there is the fake."""
+What takes long runs on some kinds of store only: these are not about what stores do wrong, for which there is the
+fake."""
 
 import os
 import random
@@ -76,8 +77,8 @@ class Volume:
 
 
 class Made:
-    """A server with two volumes that have had several owners, each of which left a checkpoint, and a log behind it; and the
-    registers of 'disk' as they were at the end of each."""
+    """A server with two volumes that have had several owners, each of which left a checkpoint, and a log behind it;
+    and the registers of 'disk' as they were at the end of each."""
 
     def __init__(self, t):
         self.t = t
@@ -182,8 +183,8 @@ def harm_while_owned(made, what, harm, words):
 
 @on('dir', 'versitygw', 'minio', 'rgw')
 def test_register_while_owned(t):
-    """Whoever finds that its register is not what it wrote gives the volume up, names the reason, and writes nothing over
-    it; what was flushed until then is there when the register is."""
+    """Whoever finds that its register is not what it wrote gives the volume up, names the reason, and writes nothing
+    over it; what was flushed until then is there when the register is."""
     made = Made(t)
     for what, (harm, words) in harms_of_register(made).items():
         harm_while_owned(made, what, harm, words)
@@ -213,8 +214,8 @@ def counter_of(made, register):
 
 @on('dir', 'versitygw', 'minio', 'rgw')
 def test_register_while_free(t):
-    """Nobody has the volume.  The server that wrote the register last is asked, and then another, which knows nothing but
-    what lies in the store."""
+    """Nobody has the volume.  The server that wrote the register last is asked, and then another, which knows nothing
+    but what lies in the store."""
     made = Made(t)
     server, store = made.server, made.store
     made.disk.sound()  # the server has written it
@@ -305,8 +306,8 @@ def test_checkpoint_while_free(t):
 
 @on('dir', 'versitygw', 'minio', 'rgw')
 def test_checkpoint_while_owned(t):
-    """All checkpoints are harmed while a server has the volume open.  What it has in memory it goes on with, the rest is
-    EIO; what is flushed then is kept, and all of it is there when the checkpoints are mended."""
+    """All checkpoints are harmed while a server has the volume open.  What it has in memory it goes on with, the rest
+    is EIO; what is flushed then is kept, and all of it is there when the checkpoints are mended."""
     made = Made(t)
     server, store, disk = made.server, made.store, made.disk
     for what, harm in {'damaged': store_tree.flip(60), 'removed': lambda content: None}.items():

@@ -5,20 +5,20 @@ another one take the volume, and wakes the first up.
     zombie_loop.py [--rounds N] [--cut] [--lease SECONDS] [--seed N]
 
 A round: clients keep writes of unique content, parts of pages, trims, zeroes, reads and flushes under way on several
-connections of the owner; it gets SIGSTOP at a random moment.  A client of a second server, which knows of no more than
-the lease, is let in when that has run out; what it finds is read, and clients of the second begin to work on that, each
-answer held against a model of the disk (test/lib/disk_model.py).  Then the first gets SIGCONT while its clients go on
-sending.  In some rounds it is stopped for about as long as its lease lasts, again and again, so that both outcomes
-occur and the takeover meets it awake.
+connections of the owner; it gets SIGSTOP at a random moment.  A client of a second server, which knows of no more
+than the lease, is let in when that has run out; what it finds is read, and clients of the second begin to work on
+that, each answer held against a model of the disk (test/lib/disk_model.py).  Then the first gets SIGCONT while its
+clients go on sending.  In some rounds it is stopped for about as long as its lease lasts, again and again, so that
+both outcomes occur and the takeover meets it awake.
 
 With --cut each server is on a host of its own (test/lib/network.py), and in place of the signals packets are dropped
-between the first and the store: those that it sends, those that it is sent, or both.  It goes on answering its clients
-then, until its lease is in doubt.
+between the first and the store: those that it sends, those that it is sent, or both.  It goes on answering its
+clients then, until its lease is in doubt.
 
 What must hold: every flush that the first has answered, at any time, is in what the second found.  Once the second
 serves, the first answers nothing as done, but for the one batch of replies that it was stopped in the middle of
-sending; its clients are dropped; it says who has taken the volume; nothing of what it does then is ever seen.  It may be
-the next round's second.
+sending; its clients are dropped; it says who has taken the volume; nothing of what it does then is ever seen.  It may
+be the next round's second.
 
 CAIRN_TEST_STORE says on what kind of store.  The moments depend on the machine's load, so a seed repeats the requests
 but not the timing."""
@@ -142,7 +142,7 @@ class CutOff:
         self.network.cut(server.host, requests, answers)
 
     def end(self, server):
-        self.network.heal()
+        self.network.heal(server.host)
 
 
 class Waiting:
@@ -178,7 +178,7 @@ class Loop:
         self.stores = 0
         self.servers = []  # two; the first has the volume
         self.disk = None
-        self.totals = {'answers': 0, 'flushes': 0, 'pages': 0, 'late': 0, 'wakes': 0}
+        self.totals = {'answers': 0, 'flushes': 0, 'pages': 0, 'late': 0, 'wakes': 0, 'held': 0}
 
     def fresh_store(self):
         self.drop_store()
@@ -289,6 +289,7 @@ class Loop:
             said = first.process.stderr()[told_before:]
             return 'another owner has taken it' in said and f'process {second.process.pid} on host' in said
         wait_until(told, f'{first.name} tells that process {second.process.pid} has taken the volume')
+        self.totals['held'] += 'replies are held' in first.process.stderr()[told_before:]
 
     def end_round(self, handle, successor, found):
         """The second has lost nothing and let nothing in: as it is, flushed, or after a crash."""
@@ -349,9 +350,12 @@ def run(bench, rounds, mishap, lease_s, seed, progress=False):
     loop.run(rounds, progress)
     seconds = time.monotonic() - began
     totals = loop.totals
-    return (f'{rounds} servers {"cut off" if mishap is CutOff else "stopped"}, on {stores.kind()}, lease {lease_s} s; back {totals["wakes"]} times before they had lost; '
+    what = 'cut off' if mishap is CutOff else 'stopped'
+    return (f'{rounds} servers {what}, on {stores.kind()}, lease {lease_s} s; '
+            f'back {totals["wakes"]} times before they had lost; '
             f'{loop.stores} stores; {totals["answers"]} requests answered, {totals["flushes"]} flushes, '
-            f'{totals["late"]} replies that were on their way; {totals["pages"]} pages checked; '
+            f'replies held in {totals["held"]} rounds, {totals["late"]} were on their way; '
+            f'{totals["pages"]} pages checked; '
             f'{seconds / rounds:.2f} s a round; seed {seed}')
 
 
@@ -378,7 +382,8 @@ def in_this_process(arguments):
     directory = tempfile.mkdtemp(prefix='cairn-zombie.')
     bench = Bench(directory)
     try:
-        print(run(bench, arguments.rounds, CutOff if arguments.cut else Stopped, arguments.lease, arguments.seed, sys.stderr.isatty()))
+        mishap = CutOff if arguments.cut else Stopped
+        print(run(bench, arguments.rounds, mishap, arguments.lease, arguments.seed, sys.stderr.isatty()))
     except BaseException:
         for process in bench.processes:
             process.kill()

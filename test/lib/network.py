@@ -16,7 +16,6 @@ Needs root, `ip`, and a kernel that lets us make namespaces; otherwise the test 
 import ctypes
 import os
 import socket
-import subprocess
 import sys
 import threading
 
@@ -43,13 +42,17 @@ class Network:
         for number in range(hosts):
             self.cable(f'host{number}', f'10.231.{number}.2', f'10.231.{number}.1')
             self.ip('store', 'address', 'add', f'10.231.101.{number}/32', 'dev', 'lo')
-        t.run([*self.enter('router'), 'sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'])
+        self.try_to([*self.enter('router'), 'sh', '-c', 'echo 1 >/proc/sys/net/ipv4/ip_forward'])
+
+    def try_to(self, words):
+        """What a container may not be allowed."""
+        done = self.t.run(words, check=False)
+        if done.returncode != 0:
+            raise Skip(f'{" ".join(words[:4])}: {done.stderr.strip()}')
 
     def add(self, name):
         namespace = f'cairn-{os.getpid()}-{name}'
-        made = self.t.run(['ip', 'netns', 'add', namespace], check=False)
-        if made.returncode != 0:
-            raise Skip(f'no network namespaces: {made.stderr.strip()}')
+        self.try_to(['ip', 'netns', 'add', namespace])
         self.names[name] = namespace
         self.t.later(lambda: self.t.run(['ip', 'netns', 'delete', namespace]))
         self.ip(name, 'link', 'set', 'lo', 'up')
@@ -59,7 +62,8 @@ class Network:
 
     def cable(self, name, address, router):
         """Between a namespace, whose end is called `cable`, and the router, whose end has the other's name."""
-        self.ip(name, 'link', 'add', 'cable', 'type', 'veth', 'peer', 'name', name, 'netns', self.names['router'])
+        self.try_to(['ip', '-n', self.names[name], 'link', 'add', 'cable', 'type', 'veth', 'peer', 'name', name,
+                     'netns', self.names['router']])
         self.ip(name, 'address', 'add', f'{address}/24', 'dev', 'cable')
         self.ip(name, 'link', 'set', 'cable', 'up')
         self.ip('router', 'address', 'add', f'{router}/24', 'dev', name)
@@ -98,10 +102,12 @@ class Network:
         """What it sends reaches nobody; it hears."""
         self.ip(f'host{host}', 'route', 'replace', 'blackhole', 'default')
 
-    def heal(self):
-        for destination in list(self.dropped):
-            self.ip('router', 'route', 'delete', 'blackhole', f'{destination}/32')
-            self.dropped.remove(destination)
+    def heal(self, host):
+        """What cut() and deafen() have done to it."""
+        for destination in (f'10.231.101.{host}', self.address(host)):
+            if destination in self.dropped:
+                self.ip('router', 'route', 'delete', 'blackhole', f'{destination}/32')
+                self.dropped.remove(destination)
 
     # The store.
 
