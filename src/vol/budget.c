@@ -35,9 +35,11 @@
 /* Of each volume, however many there are: with less it would make checkpoints all the time. */
 #define MAP_VOLUME_LEAST (UINT64_C(1) << 20)
 
-/* A volume's checkpoint is due when its changed leaves take this part of what it may have (vol/checkpoint.c); and some
- * are made, so many at a time, when the pool is short and those of all volumes take this part of what all may have. */
+/* A volume's checkpoint is due when its changed leaves take this part of what it may have (vol/checkpoint.c).  When the
+ * pool is short, some are made, so many at a time, if those of all volumes together take this part of what all may
+ * have, or this part of the pool, where that has less than maps were promised. */
 #define CHANGED_SHARE 4u
+#define CHANGED_POOL_SHARE 16u
 #define SHORTAGE_CHECKPOINTS 4u
 
 struct budget {
@@ -136,8 +138,8 @@ void budget_drop_map(struct volume *volume)
     budget_divide_maps(volume->all);
 }
 
-/* Changed leaves of all volumes together are more than a single volume may have of all that maps may have; each
- * volume's may be fewer than make its own checkpoint due. */
+/* Changed leaves of all volumes together take too much, though those of each may be fewer than make its own checkpoint
+ * due. */
 static bool too_many_changed(const struct volumes *all, uint32_t *ret_coming)
 {
     uint64_t changed = 0;
@@ -150,7 +152,8 @@ static bool too_many_changed(const struct volumes *all, uint32_t *ret_coming)
         coming += checkpoint_is_coming(volume);
     }
     *ret_coming = coming;
-    return changed >= all->map_most / CHANGED_SHARE;
+    uint64_t of_maps = all->map_most / CHANGED_SHARE, of_pool = page_pool_limit(all->pool) / CHANGED_POOL_SHARE;
+    return changed >= (of_maps < of_pool ? of_maps : of_pool);
 }
 
 /* The one with most changed leaves that can have a checkpoint gets one; false: there is none. */

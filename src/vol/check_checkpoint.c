@@ -227,6 +227,12 @@ static void take_chunk(void *arg, const struct part *parts, size_t count, const 
                            " that a root names",
                            place->offset, named->row_count, named->first_id);
     }
+    uint64_t past = root_chunk_past(&root->frame, (uint32_t)parts[0].what);
+    if (status == 0 && chunk.rows[chunk.row_count - 1].id >= past)
+        status = error_set(&error, EBADMSG,
+                           "at byte %" PRIu64 ": the chunk from id %" PRIu64 " has object %" PRIu64
+                           ", and ends before id %" PRIu64,
+                           place->offset, named->first_id, chunk.rows[chunk.row_count - 1].id, past);
     if (status < 0) {
         check_judge(reading->checking, key, status, &error);
         root->whole = false;

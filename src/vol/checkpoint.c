@@ -82,9 +82,10 @@ static struct leaf_place leaf_place_of(const struct volume *volume, const struct
                                 .units = place->units };
 }
 
-void checkpoint_opened_from(struct volume *volume, const struct root *root, const struct root_frame *frame)
+void checkpoint_opened_from(struct volume *volume, const struct root *root, const struct root_frame *frame, bool packed)
 {
     struct checkpoint *checkpoint = volume->checkpoint;
+    checkpoint->packed = packed;
     checkpoint->has_root = true;
     checkpoint->root_object = object_table_find(volume->objects, root->object_id);
     checkpoint->has_graves = frame->has_graves;
@@ -238,22 +239,10 @@ static void become_stuck(struct checkpoint *checkpoint, const struct error *erro
     waitq_wake_all(&checkpoint->progress);
 }
 
-/* Whether a root has room for all chunks; those that the checkpoint's own objects are in come with the next one. */
-static bool fits_a_root(struct checkpoint *checkpoint)
-{
-    struct error error = ERROR_NONE;
-    if (object_table_chunk_count(checkpoint->volume->objects) <= ROOT_CHUNKS_MAX)
-        return true;
-    error_set(&error, EFBIG, "its %llu objects are too far apart for a checkpoint to list them",
-              (unsigned long long)object_table_count(checkpoint->volume->objects));
-    become_stuck(checkpoint, &error);
-    return false;
-}
-
 void checkpoint_begin_if_due(struct volume *volume)
 {
     struct checkpoint *checkpoint = volume->checkpoint;
-    if (checkpoint->running || volume->state != VOLUME_SERVING || !is_due(volume) || !fits_a_root(checkpoint))
+    if (checkpoint->running || volume->state != VOLUME_SERVING || !is_due(volume))
         return;
     checkpoint->wanted = false;
     checkpoint->running = true;

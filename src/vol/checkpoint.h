@@ -19,8 +19,9 @@ struct checkpoint *checkpoint_new(struct volume *volume);
 void checkpoint_free(struct checkpoint *checkpoint);
 
 /* The volume was opened from this root: what it names is what the next one may name again.  All its rows are in the
- * object table. */
-void checkpoint_opened_from(struct volume *volume, const struct root *root, const struct root_frame *frame);
+ * object table.  packed: not each of its chunks has only rows of the CHUNK_IDS ids that it begins. */
+void checkpoint_opened_from(struct volume *volume, const struct root *root, const struct root_frame *frame,
+                            bool packed);
 
 /* Begins one if it is time.  Never parks.  No commit may be frozen or in flight. */
 void checkpoint_begin_if_due(struct volume *volume);

@@ -62,6 +62,7 @@ struct checkpoint {
 
     /* the newest root */
     struct placed_list mids, chunks;
+    bool packed; /* a chunk is not rows of CHUNK_IDS ids, so all of them are to be written anew */
     bool has_root;
     uint32_t root_object; /* index of the object that its frame lies in */
     bool has_graves;

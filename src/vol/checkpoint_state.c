@@ -11,7 +11,7 @@
  *     releases   of pieces that are written anew, and of the root before.  Each
  *                changes a row, whose chunk must be written too, which releases
  *                that one: until nothing more comes of it
- *     chunks     rows with the counts that all this left
+ *     chunks     rows with the counts that all this left, those of CHUNK_IDS ids each; packed where those are too many
  *     graves     rows that have died by now
  *     root       counts of its own objects, itself included
  *
@@ -35,6 +35,9 @@
 
 /* Doomed leaves that are read at once. */
 #define CHARGERS 8u
+/* Chunks that are put in order on the loop's own thread, a millisecond's work; and those encoded before others run. */
+#define SORT_HERE_MOST 8192u
+#define CHUNKS_A_SLICE 64u
 
 /* ---- what the newest root names ---- */
 
@@ -253,10 +256,21 @@ static void load_ahead(struct checkpoint *checkpoint, uint64_t cursor)
         leaves_start(volume, &places[i]);
 }
 
-static int load_one(struct checkpoint *checkpoint, const struct leaf_place *place)
+/* Loads what the walk needs at `cursor`; *loaded: where it was loaded last, and did not come if that is here. */
+static int load_one(struct checkpoint *checkpoint, const struct leaf_place *place, uint64_t cursor, uint64_t *loaded)
 {
     struct error error = ERROR_NONE;
-    int status = leaves_load(checkpoint->volume, place, &error);
+    int status;
+    if (*loaded == cursor) {
+        struct frame_place here = own_place(checkpoint, place);
+        char key[KEY_MAX];
+        key_data(&here.uuid, here.epoch, here.n, key);
+        status = error_set(&error, EBADMSG, "%s at byte %llu: a leaf is not in this frame, which the map names for it",
+                           key, (unsigned long long)here.offset);
+    } else {
+        status = leaves_load(checkpoint->volume, place, &error);
+    }
+    *loaded = status == 0 ? cursor : UINT64_MAX;
     if (status < 0 && !coroutine_cancelled())
         return checkpoint_wait_for_better(checkpoint, status, &error);
     return status;
@@ -266,7 +280,7 @@ static int walk_leaves(struct leaf_walk *walk)
 {
     struct checkpoint *checkpoint = walk->checkpoint;
     struct map *map = checkpoint->volume->map;
-    uint64_t cursor = 0;
+    uint64_t cursor = 0, loaded = UINT64_MAX;
     load_ahead(checkpoint, cursor);
     for (;;) {
         struct leaf leaf;
@@ -283,7 +297,7 @@ static int walk_leaves(struct leaf_walk *walk)
             cursor = here; /* it is the first of the next frame; its runs are not valid any more */
             status = own_make_room(checkpoint);
         } else {
-            status = load_one(checkpoint, &place);
+            status = load_one(checkpoint, &place, cursor, &loaded);
         }
         if (status == 0)
             status = coroutine_yield();
@@ -306,11 +320,10 @@ int state_write_leaves(struct checkpoint *checkpoint)
     return status;
 }
 
-/* ---- pieces that are encoded in a visit of the map or the table, and laid out after it ---- */
+/* ---- mids: encoded in a visit of the map, and laid out after it ---- */
 
 struct encoded {
     uint64_t key;
-    uint32_t rows;
     bool gone; /* has become empty */
     struct buffer payload;
 };
@@ -341,39 +354,6 @@ static struct encoded *encoding_next(struct encoding *encoding, uint64_t key)
     return encoded;
 }
 
-/* Calls `visit` for slices until there is no more, and lays them out as frames of that kind. */
-static int write_slices(struct checkpoint *checkpoint, enum frame_kind kind, struct placed_list *list,
-                        void (*visit)(struct encoding *encoding))
-{
-    struct object_table *objects = checkpoint->volume->objects;
-    struct encoding encoding = { .checkpoint = checkpoint, .more = true };
-    int status = 0;
-    while (encoding.more && status == 0) {
-        encoding.bytes = encoding.count = 0;
-        encoding.more = false;
-        encoding.most = checkpoint->volume->all->settings.checkpoint_object_bytes;
-        visit(&encoding);
-        for (uint32_t i = 0; i < encoding.count; i++) {
-            struct encoded *encoded = &encoding.at[i];
-            encoding.from = encoded->key + 1;
-            if (encoded->gone) /* its place was given back, if it had one */
-                continue;
-            struct placed placed = { .key = encoded->key, .rows = encoded->rows };
-            placed.place = own_frame(checkpoint, kind, &encoded->payload, 1);
-            buffer_free(&encoded->payload);
-            if (placed.place.object == OBJECT_NONE) /* fenced */
-                continue;
-            object_table_live_both(objects, placed.place.object, 1);
-            placed_set(list, &placed);
-        }
-        status = own_make_room(checkpoint);
-    }
-    free(encoding.at);
-    return status;
-}
-
-/* ---- mids ---- */
-
 static void encode_mid(void *arg, uint64_t number, const struct leaf_place *slots)
 {
     struct encoding *encoding = arg;
@@ -397,50 +377,108 @@ static void encode_mid(void *arg, uint64_t number, const struct leaf_place *slot
     free(used);
 }
 
-static void visit_mids(struct encoding *encoding)
+/* Visits mids by slices until there is no more, and lays them out. */
+static int write_mids(struct checkpoint *checkpoint, bool all)
 {
-    map_snapshot_mids(encoding->checkpoint->volume->map, encode_mid, encoding);
-}
-
-static void visit_all_mids(struct encoding *encoding)
-{
-    map_snapshot_all_mids(encoding->checkpoint->volume->map, encode_mid, encoding);
+    struct object_table *objects = checkpoint->volume->objects;
+    struct encoding encoding = { .checkpoint = checkpoint, .more = true };
+    int status = 0;
+    while (encoding.more && status == 0) {
+        encoding.bytes = encoding.count = 0;
+        encoding.more = false;
+        encoding.most = checkpoint->volume->all->settings.checkpoint_object_bytes;
+        if (all)
+            map_snapshot_all_mids(checkpoint->volume->map, encode_mid, &encoding);
+        else
+            map_snapshot_mids(checkpoint->volume->map, encode_mid, &encoding);
+        for (uint32_t i = 0; i < encoding.count; i++) {
+            struct encoded *encoded = &encoding.at[i];
+            encoding.from = encoded->key + 1;
+            if (encoded->gone) /* its place was given back, if it had one */
+                continue;
+            struct placed placed = { .key = encoded->key };
+            placed.place = own_frame(checkpoint, FRAME_MIDS, &encoded->payload, 1);
+            buffer_free(&encoded->payload);
+            if (placed.place.object == OBJECT_NONE) /* fenced */
+                continue;
+            object_table_live_both(objects, placed.place.object, 1);
+            placed_set(&checkpoint->mids, &placed);
+        }
+        status = own_make_room(checkpoint);
+    }
+    free(encoding.at);
+    placed_drop_released(&checkpoint->mids);
+    return status;
 }
 
 /* ---- chunks ---- */
 
-static void encode_chunk(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count)
+#ifdef CAIRN_MUTANTS
+/* Live counts as they are now, in place of those of the snapshot. */
+static void mutant_count_later(const struct checkpoint *checkpoint, struct objects_frame *chunk)
 {
-    struct encoding *encoding = arg;
-    struct encoded *encoded = encoding_next(encoding, first_id);
-    if (encoded == NULL)
-        return;
-    encoded->gone = count == 0;
-    encoded->rows = count;
-    if (encoded->gone)
-        return;
-    struct objects_frame chunk = { .first_id = first_id, .row_count = count };
-    chunk.rows = memory_array(count, sizeof *chunk.rows);
-    memcpy(chunk.rows, rows, count * sizeof *rows);
-    if (MUTANT(checkpoint_counts_later))
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t index = object_table_find(encoding->checkpoint->volume->objects, rows[i].id);
-            uint32_t live = object_table_row(encoding->checkpoint->volume->objects, index)->live;
-            chunk.rows[i].live = live > 0 ? live : 1;
-        }
-    objects_encode(&chunk, &encoded->payload);
-    encoding->bytes += encoded->payload.length;
-    free(chunk.rows);
+    for (uint32_t i = 0; i < chunk->row_count && MUTANT(checkpoint_counts_later); i++) {
+        uint32_t index = object_table_find(checkpoint->volume->objects, chunk->rows[i].id);
+        uint32_t live = object_table_row(checkpoint->volume->objects, index)->live;
+        chunk->rows[i].live = live > 0 ? live : 1;
+    }
+}
+#else
+#define mutant_count_later(checkpoint, chunk) ((void)0)
+#endif
+
+static int write_chunk(struct checkpoint *checkpoint, struct objects_frame *chunk)
+{
+    struct buffer payload = BUFFER_EMPTY;
+    mutant_count_later(checkpoint, chunk);
+    objects_encode(chunk, &payload);
+    struct placed placed = { .key = chunk->first_id, .rows = chunk->row_count };
+    placed.place = own_frame(checkpoint, FRAME_OBJECTS, &payload, 1);
+    buffer_free(&payload);
+    if (placed.place.object == OBJECT_NONE)
+        return -ESHUTDOWN;
+    object_table_live_both(checkpoint->volume->objects, placed.place.object, 1);
+    placed_set(&checkpoint->chunks, &placed);
+    return own_make_room(checkpoint);
 }
 
-static void visit_chunks(struct encoding *encoding)
+static void sort_walk(void *walk)
 {
-    object_table_snapshot_chunks(encoding->checkpoint->volume->objects, encode_chunk, encoding);
+    snapshot_walk_sort(walk);
 }
 
-static void visit_all_chunks(struct encoding *encoding)
+/* Those without rows gave their places back, if they had one. */
+static int write_walk(struct checkpoint *checkpoint, struct snapshot_walk *walk)
 {
-    object_table_snapshot_all_chunks(encoding->checkpoint->volume->objects, encode_chunk, encoding);
+    int status = 0;
+    while (status == 0 && snapshot_walk_gather(walk))
+        status = coroutine_yield();
+    if (status < 0)
+        return status;
+    if (snapshot_walk_count(walk) > SORT_HERE_MOST)
+        loop_work(checkpoint->volume->loop, sort_walk, walk);
+    else
+        snapshot_walk_sort(walk);
+    struct objects_frame chunk;
+    for (uint32_t i = 1; status == 0 && snapshot_walk_next(walk, &chunk); i++) {
+        if (chunk.row_count > 0)
+            status = write_chunk(checkpoint, &chunk);
+        if (status == 0 && i % CHUNKS_A_SLICE == 0)
+            status = coroutine_yield();
+    }
+    return status;
+}
+
+static int write_chunks(struct checkpoint *checkpoint, enum snapshot_walk_mode mode)
+{
+    struct snapshot_walk *walk = snapshot_walk_new(checkpoint->volume->objects, mode);
+    int status = write_walk(checkpoint, walk);
+    snapshot_walk_free(walk);
+    if (status == 0)
+        status = own_make_room(checkpoint);
+    placed_drop_released(&checkpoint->chunks);
+    checkpoint->packed = mode == WALK_PACKED;
+    return status;
 }
 
 /* ---- what must be written anew ---- */
@@ -472,9 +510,19 @@ static void mark_mid(void *arg, uint64_t number, const struct leaf_place *slots)
         mark(arg, number);
 }
 
-static void mark_chunk(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count)
+static int compare_pointers(const void *a, const void *b)
 {
-    mark(arg, first_id);
+    const struct placed *left = *(struct placed *const *)a, *right = *(struct placed *const *)b;
+    return (left > right) - (left < right);
+}
+
+/* In the list's order. */
+static void mark_chunks(struct marking *marking, const struct object_table *objects)
+{
+    for (size_t i = 0; i < object_table_snapshot_dirty_count(objects); i++)
+        mark(marking, object_table_snapshot_dirty_id(objects, i));
+    if (marking->count > 0)
+        qsort(marking->found, marking->count, sizeof(struct placed *), compare_pointers);
 }
 
 static uint64_t bytes_of(const struct placed_list *list)
@@ -503,8 +551,20 @@ static uint32_t stretches_that_stay(const struct checkpoint *checkpoint, const s
 }
 
 struct tables {
-    bool all_mids, all_chunks;
+    bool all_mids;
+    enum snapshot_walk_mode chunks;
 };
+
+/* A root can list so many chunks and no more: where objects are far apart, rows are packed. Which of them a change
+ * touches is not known then, so all are written anew, and once more when they need not be packed any longer. */
+static enum snapshot_walk_mode choose_chunks(const struct checkpoint *checkpoint, bool all)
+{
+    const struct volume *volume = checkpoint->volume;
+    assert(volume->all->settings.checkpoint_chunks <= ROOT_CHUNKS_MAX);
+    if (object_table_chunk_count(volume->objects) > volume->all->settings.checkpoint_chunks)
+        return WALK_PACKED;
+    return all || checkpoint->packed ? WALK_ALL : WALK_DIRTY;
+}
 
 static struct tables choose_what_to_write(const struct checkpoint *checkpoint, const struct marking *mids,
                                           const struct marking *chunks)
@@ -515,28 +575,25 @@ static struct tables choose_what_to_write(const struct checkpoint *checkpoint, c
     uint64_t now = stays + fresh / STRETCH_BYTES_MAX;
     uint64_t anew = (mid_bytes + chunk_bytes + fresh) / STRETCH_BYTES_MAX;
     bool scattered = now > CHECKPOINT_STRETCHES_MAX - 2 && anew < now - now / 4;
+    bool few_chunks = chunk_bytes <= CHECKPOINT_ALL_ANEW_BYTES / 2;
     bool few_mids = mid_bytes <= CHECKPOINT_ALL_ANEW_BYTES / 2 && !MUTANT(root_loses_hole);
     return (struct tables){ .all_mids = scattered || few_mids,
-                            .all_chunks = scattered || chunk_bytes <= CHECKPOINT_ALL_ANEW_BYTES / 2 };
+                            .chunks = choose_chunks(checkpoint, scattered || few_chunks) };
 }
 
 static void release_all(struct checkpoint *checkpoint, struct placed_list *list)
 {
     for (uint32_t i = 0; i < list->count; i++)
         release(checkpoint, &list->at[i]);
+    list->count = 0;
 }
 
 /* Gives back the chunks that must be written anew, and those that therefore must be, until there are no more. */
 static void release_dirty_chunks(struct checkpoint *checkpoint)
 {
-    struct marking marking = { .list = &checkpoint->chunks };
-    do {
-        marking.count = 0;
-        object_table_snapshot_chunks(checkpoint->volume->objects, mark_chunk, &marking);
-        for (uint32_t i = 0; i < marking.count; i++)
-            release(checkpoint, marking.found[i]);
-    } while (marking.count > 0);
-    free(marking.found);
+    const struct object_table *objects = checkpoint->volume->objects;
+    for (size_t i = 0; i < object_table_snapshot_dirty_count(objects); i++)
+        release(checkpoint, placed_find(&checkpoint->chunks, object_table_snapshot_dirty_id(objects, i)));
 }
 
 /* ---- graves ---- */
@@ -651,7 +708,7 @@ int state_write_tables(struct checkpoint *checkpoint)
     struct volume *volume = checkpoint->volume;
     struct marking mids = { .list = &checkpoint->mids }, chunks = { .list = &checkpoint->chunks };
     map_snapshot_mids(volume->map, mark_mid, &mids);
-    object_table_snapshot_chunks(volume->objects, mark_chunk, &chunks);
+    mark_chunks(&chunks, volume->objects);
     struct tables tables = choose_what_to_write(checkpoint, &mids, &chunks);
     for (uint32_t i = 0; i < mids.count; i++)
         release(checkpoint, mids.found[i]);
@@ -659,21 +716,18 @@ int state_write_tables(struct checkpoint *checkpoint)
     free(chunks.found);
     if (tables.all_mids)
         release_all(checkpoint, &checkpoint->mids);
-    int status = write_slices(checkpoint, FRAME_MIDS, &checkpoint->mids, tables.all_mids ? visit_all_mids : visit_mids);
+    int status = write_mids(checkpoint, tables.all_mids);
     if (status < 0)
         return status;
-    placed_drop_released(&checkpoint->mids);
     if (checkpoint->has_root)
         object_table_live_both(volume->objects, checkpoint->root_object, -1);
-    if (tables.all_chunks)
-        release_all(checkpoint, &checkpoint->chunks);
-    else
+    if (tables.chunks == WALK_DIRTY)
         release_dirty_chunks(checkpoint);
-    status = write_slices(checkpoint, FRAME_OBJECTS, &checkpoint->chunks,
-                          tables.all_chunks ? visit_all_chunks : visit_chunks);
+    else
+        release_all(checkpoint, &checkpoint->chunks);
+    status = write_chunks(checkpoint, tables.chunks);
     if (status < 0)
         return status;
-    placed_drop_released(&checkpoint->chunks);
     status = write_graves(checkpoint);
     return status < 0 ? status : write_root(checkpoint);
 }

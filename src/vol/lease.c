@@ -49,7 +49,7 @@ static uint64_t part_ns(uint64_t lease_ms, uint64_t of_30)
 
 uint64_t lease_valid_ns(uint64_t lease_ms)
 {
-    return part_ns(lease_ms, VALID_OF_30);
+    return part_ns(lease_ms, MUTANT(lease_valid_too_long) ? 2 * VALID_OF_30 : VALID_OF_30);
 }
 
 uint64_t lease_renew_ns(uint64_t lease_ms)

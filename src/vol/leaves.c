@@ -23,8 +23,9 @@
  *   - the store, for a while: tried again until the read deadline, then -EIO;
  *   - the frame is gone: who waits looks again; if the map still says the same,
  *     that part of the disk is lost: -EIO;
- *   - bytes that do not verify, or that contradict the object table: fetched
- *     twice more, then -EIO and an event that names object and place. */
+ *   - bytes that do not verify, or that contradict the object table, or that
+ *     lack the leaf that the map looks for there: fetched twice more, then -EIO
+ *     and an event that names object and place. */
 #include "vol/leaves.h"
 
 #include <assert.h>
@@ -129,6 +130,30 @@ static int open_frame(const struct volume *volume, const uint8_t *bytes, const s
     return status;
 }
 
+static bool same_place(const struct leaf_place *a, const struct leaf_place *b)
+{
+    return a->object == b->object && a->start == b->start && a->units == b->units;
+}
+
+/* The map says that the leaf lies in this frame, and it does not: whoever needs it would ask for ever. */
+static int check_wanted(const struct leaf_load *load, const struct leaf_place *place, const struct leaves_frame *frame,
+                        struct error *error)
+{
+    struct leaf_place named;
+    uint64_t number = load->first_wanted;
+    if (number == load->past_wanted || !map_leaf_missing(load->volume->map, number * LEAF_PAGES, &named) ||
+        !same_place(&named, place))
+        return 0;
+    for (uint32_t i = 0; i < frame->leaf_count; i++)
+        if (frame->leaves[i].number == number)
+            return 0;
+    struct frame_place here = place_of(load->volume, place);
+    char key[KEY_MAX];
+    key_data(&here.uuid, here.epoch, here.n, key);
+    return error_set(error, EBADMSG, "%s at byte %llu: leaf %llu is not in this frame, which the map names for it", key,
+                     (unsigned long long)here.offset, (unsigned long long)number);
+}
+
 /* Gives the leaves of one frame to the map. */
 static int arrive(struct leaf_load *load, const struct leaf_place *place, const uint8_t *bytes, struct error *error)
 {
@@ -137,6 +162,7 @@ static int arrive(struct leaf_load *load, const struct leaf_place *place, const 
     int status = open_frame(volume, bytes, place, &frame, error);
     if (status < 0)
         return status;
+    status = check_wanted(load, place, &frame, error);
     for (uint32_t i = 0; i < frame.leaf_count && status == 0; i++) {
         const struct leaf *leaf = &frame.leaves[i];
         bool wanted = leaf->number >= load->first_wanted && leaf->number < load->past_wanted;
@@ -282,7 +308,7 @@ static struct leaf_load *find_or_start(struct volume *volume, uint64_t page, str
         return NULL;
     struct leaf_place now;
     bool stands = volume->state == VOLUME_SERVING && map_leaf_missing(volume->map, page, &now) &&
-                  now.object == place->object && now.start == place->start && find_load(volume, place) == NULL;
+                  same_place(&now, place) && find_load(volume, place) == NULL;
     if (!stands) {
         gate_leave(&volume->all->fetch_gate, cost);
         return NULL;
@@ -446,7 +472,7 @@ static bool still_missing(const struct volume *volume, const struct leaf_load *w
 {
     struct leaf_place place;
     return volume->state == VOLUME_SERVING && map_leaf_missing(volume->map, what->first_wanted * LEAF_PAGES, &place) &&
-           place.object == what->frames[0].object && place.start == what->frames[0].start;
+           same_place(&place, &what->frames[0]);
 }
 
 static void fill_task(void *arg)

@@ -98,6 +98,8 @@ static const char *run_wrong(const struct map *map, const struct leaf *leaf, con
         return "lies behind the end of the disk";
     if (run->first / BLOCK_PAGES != (past - 1) / BLOCK_PAGES)
         return "crosses the end of a block";
+    if (run->units * FRAME_UNIT != frame_total_bytes(run->frame_pages * PAGE_BYTES))
+        return "names a frame of the wrong length";
     uint32_t index = object_table_find(map->objects, run->object);
     if (index == OBJECT_NONE)
         return "names an object that is not there";
@@ -144,6 +146,40 @@ static const char *block_build(struct map *map, struct map_leaf *built, const st
     return NULL;
 }
 
+struct use {
+    uint32_t object, pages;
+};
+
+static int compare_uses(const void *left, const void *right)
+{
+    const struct use *a = left, *b = right;
+    return (a->object > b->object) - (a->object < b->object);
+}
+
+/* Whether its runs together name more pages of an object than are in use; each for itself does not (run_wrong()). */
+static bool names_too_many(const struct map *map, const struct map_leaf *leaf, uint32_t run_count)
+{
+    struct use *uses = memory_array(run_count, sizeof *uses);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < LEAF_BLOCKS; i++) {
+        struct run runs[RUNS_MAX];
+        uint32_t here = block_read(leaf->entries[i], runs);
+        for (uint32_t j = 0; j < here; j++)
+            if (object_table_row(map->objects, runs[j].location.object)->live < LEAF_PAGES)
+                uses[count++] = (struct use){ runs[j].location.object, runs[j].count };
+    }
+    bool too_many = false;
+    if (count > 1)
+        qsort(uses, count, sizeof *uses, compare_uses);
+    for (uint32_t i = 1; i < count && !too_many; i++) {
+        if (uses[i].object == uses[i - 1].object)
+            uses[i].pages += uses[i - 1].pages;
+        too_many = uses[i].pages > object_table_row(map->objects, uses[i].object)->live;
+    }
+    free(uses);
+    return too_many;
+}
+
 /* The leaf in memory's form; nothing is counted but its bytes. */
 static int leaf_build(struct map *map, uint64_t place, const struct leaf *leaf, struct map_leaf **ret_leaf,
                       struct error *error)
@@ -163,6 +199,10 @@ static int leaf_build(struct map *map, uint64_t place, const struct leaf *leaf, 
                  (unsigned long long)leaf->runs[at].object, wrong);
         leaf_free(map, built);
         return refuse(map, leaf->number, what, error);
+    }
+    if (names_too_many(map, built, leaf->run_count)) {
+        leaf_free(map, built);
+        return refuse(map, leaf->number, "it names more pages of an object than are in use", error);
     }
     *ret_leaf = built;
     return 0;

@@ -18,6 +18,7 @@
 #ifndef CAIRN_VOL_OBJECT_TABLE_H
 #define CAIRN_VOL_OBJECT_TABLE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "vol/format/checkpoint.h"
@@ -25,6 +26,7 @@
 #define OBJECT_NONE UINT32_MAX
 #define OBJECT_INDEX_MAX (1u << 26)
 #define OBJECT_ALIVE UINT64_MAX /* died: not yet */
+#define CHUNK_IDS 256u          /* that are written together; those that came together mostly change together */
 
 struct object_table;
 
@@ -83,8 +85,8 @@ uint32_t object_table_chunk_count(const struct object_table *table);  /* chunks 
 
 /* ---- snapshots (object_table_snapshot.c) ----
  *
- * A **chunk** is the ids [CHUNK_IDS * c, CHUNK_IDS * (c + 1)).  It is dirty when a row of it was added, changed or
- * removed since a checkpoint wrote it.
+ * A **chunk** is here the rows of the ids [CHUNK_IDS * c, CHUNK_IDS * (c + 1)).  It is dirty when a row of it was
+ * added, changed or removed since a checkpoint wrote it.
  *
  * A **snapshot** is the table as of its begin, while the table goes on changing; one at a time.  Between begin and end
  *     object_table_live()       counts for the newest state only,
@@ -100,13 +102,29 @@ uint32_t object_table_chunk_count(const struct object_table *table);  /* chunks 
  * Begin and end cost dirty chunks and graves, not rows. */
 
 void object_table_snapshot_begin(struct object_table *table, uint64_t own_first);
-/* The dirty chunks, ascending, each with what is to be written: rows that live in the snapshot, ascending by id, with
- * their live counts there; count 0: the root names the chunk no more.  May be called as often as wanted: writing chunks
- * moves pieces, which may make further chunks dirty; once all object_table_live_both() are done the answer stays. */
-typedef void object_table_visit_chunk(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count);
-void object_table_snapshot_chunks(const struct object_table *table, object_table_visit_chunk *visit, void *arg);
-/* All chunks that have rows in the snapshot, for a checkpoint that writes everything anew. */
-void object_table_snapshot_all_chunks(const struct object_table *table, object_table_visit_chunk *visit, void *arg);
+/* Chunks that must be written, in the order in which that became known: their first ids.  Giving back pieces makes more
+ * of them; once all object_table_live_both() are done there are no more. */
+size_t object_table_snapshot_dirty_count(const struct object_table *table);
+uint64_t object_table_snapshot_dirty_id(const struct object_table *table, size_t number);
+
+/* What a checkpoint is to write of chunks, in portions, since there may be millions: others run between the calls.  All
+ * object_table_live_both() for rows of the snapshot are done. */
+enum snapshot_walk_mode {
+    WALK_DIRTY,  /* those that must be written; of no rows: the root names the chunk no more */
+    WALK_ALL,    /* all that have rows */
+    WALK_PACKED, /* all rows, CHUNK_ROWS_MAX at once, however far apart their ids are */
+};
+struct snapshot_walk;
+struct snapshot_walk *snapshot_walk_new(const struct object_table *table, enum snapshot_walk_mode mode);
+void snapshot_walk_free(struct snapshot_walk *walk); /* before the table */
+/* To be called until it says false. */
+bool snapshot_walk_gather(struct snapshot_walk *walk);
+size_t snapshot_walk_count(const struct snapshot_walk *walk); /* gathered */
+/* Then once; uses nothing but the walk, so another thread may do it. */
+void snapshot_walk_sort(struct snapshot_walk *walk);
+/* Then the chunks, ascending, with rows as they live in the snapshot; they stay until the next call.  false: no more.
+ */
+bool snapshot_walk_next(struct snapshot_walk *walk, struct objects_frame *ret_chunk);
 /* Rows that had died, as of the snapshot, and that no snapshot before it wrote: by died, then id. */
 void object_table_snapshot_graves(struct object_table *table, void (*visit)(void *arg, const struct object_row *row),
                                   void *arg);

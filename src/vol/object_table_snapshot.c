@@ -232,77 +232,16 @@ struct object_row object_table_snapshot_row(const struct object_table *table, ui
                                 .live = live };
 }
 
-struct chunk_order {
-    uint64_t number;
-    uint32_t chunk;
-};
-
-static int compare_chunks(const void *left, const void *right)
-{
-    const struct chunk_order *a = left, *b = right;
-    return (a->number > b->number) - (a->number < b->number);
-}
-
-/* Room for one chunk's rows, and for the order of its ids. */
-struct chunk_rows {
-    uint32_t indexes[CHUNK_IDS]; /* by id */
-    struct object_row rows[CHUNK_IDS];
-};
-
-/* The chunk's rows that live in the snapshot, ascending by id. */
-static uint32_t rows_of_chunk(const struct object_table *table, const struct chunk *chunk, struct chunk_rows *rows)
-{
-    for (uint32_t i = 0; i < CHUNK_IDS; i++)
-        rows->indexes[i] = NO_ROW;
-    for (uint32_t index = chunk->first_row; index != NO_ROW;) {
-        const struct row *row = row_at(table, index);
-        if (!is_younger(table, row) && snapshot_live(table, row) > 0)
-            rows->indexes[row->object.id % CHUNK_IDS] = index;
-        index = row->chunk_next;
-    }
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < CHUNK_IDS; i++)
-        if (rows->indexes[i] != NO_ROW)
-            rows->rows[count++] = object_table_snapshot_row(table, rows->indexes[i]);
-    return count;
-}
-
-static void visit_chunks(const struct object_table *table, struct chunk_order *order, size_t count, bool empty_ones,
-                         object_table_visit_chunk *visit, void *arg)
-{
-    if (count > 0)
-        qsort(order, count, sizeof *order, compare_chunks);
-    struct chunk_rows *rows = memory_new(sizeof *rows);
-    for (size_t i = 0; i < count; i++) {
-        uint32_t row_count = rows_of_chunk(table, &table->chunks[order[i].chunk], rows);
-        if (row_count > 0 || empty_ones)
-            visit(arg, order[i].number * CHUNK_IDS, rows->rows, row_count);
-    }
-    free(rows);
-    free(order);
-}
-
-void object_table_snapshot_chunks(const struct object_table *table, object_table_visit_chunk *visit, void *arg)
+size_t object_table_snapshot_dirty_count(const struct object_table *table)
 {
     assert(table->snapshot);
-    size_t count = table->snapshot_dirty.count;
-    struct chunk_order *order = memory_array(count, sizeof *order);
-    for (size_t i = 0; i < count; i++) {
-        uint32_t chunk = table->snapshot_dirty.chunks[i];
-        order[i] = (struct chunk_order){ table->chunks[chunk].number, chunk };
-    }
-    visit_chunks(table, order, count, true, visit, arg);
+    return table->snapshot_dirty.count;
 }
 
-void object_table_snapshot_all_chunks(const struct object_table *table, object_table_visit_chunk *visit, void *arg)
+uint64_t object_table_snapshot_dirty_id(const struct object_table *table, size_t number)
 {
-    assert(table->snapshot);
-    struct chunk_order *order = memory_array(table->chunk_count, sizeof *order);
-    size_t count = 0;
-    for (uint32_t i = 0; i < table->chunk_count; i++)
-        if (table->chunks[i].in_use)
-            order[count++] = (struct chunk_order){ table->chunks[i].number, i };
-    visit_chunks(table, order, count, false, visit, arg);
+    assert(number < table->snapshot_dirty.count);
+    return table->chunks[table->snapshot_dirty.chunks[number]].number * CHUNK_IDS;
 }
 
 /* What waited for the snapshot is in doubt again. */

@@ -48,6 +48,7 @@
 #include "vol/internal.h"
 
 #define BACKOFF_FIRST_NS (50 * NS_PER_MS)
+#define DAMAGED_TRIES 3
 /* Renewals are put off by up to this part of the lease, and at least by a tenth of that: so volumes that were opened at
  * once are not renewed at once for ever, and no more often than lease_renew_ns() says. */
 #define RENEW_JITTER_PART 30u
@@ -211,12 +212,38 @@ static enum outcome judge_strange(struct volume *volume, const struct register_b
                   (unsigned long long)volume->body.counter);
         return LOST;
     }
-    if (nonce_equal(&found->renewal, &volume->body.renewal))
+    if (nonce_equal(&found->renewal, &volume->body.renewal) || MUTANT(clone_not_noticed))
         return OVERTAKEN;
     error_set(error, ENOTUNIQ,
               "%s: another copy of this very process writes its register: this machine, or the other one, is a clone",
               volume->subject);
     return LOST;
+}
+
+/* What we wrote is there, whatever others have put on top of it.  Nonces alone do not tell: a clone of this process may
+ * have drawn the same ones. */
+static bool stands(const struct register_body *found, const struct register_body *wrote)
+{
+    bool named = nonce_equal(&found->write, &wrote->write) || nonce_equal(&found->renewal, &wrote->write);
+    if (MUTANT(nonce_alone_tells))
+        return named;
+    return named && is_ours(found, wrote) && found->counter == wrote->counter && found->held == wrote->held &&
+           found->committed == wrote->committed && found->newest.seq == wrote->newest.seq &&
+           found->newest.object_id == wrote->newest.object_id &&
+           memcmp(found->newest.hash, wrote->newest.hash, sizeof wrote->newest.hash) == 0;
+}
+
+/* What is damaged or foreign is fetched twice more: it may have been spoilt on its way, and the volume hangs by it. */
+static int read_patiently(struct volume *volume, struct register_body *ret_body, char ret_etag[STORE_ETAG_MAX],
+                          struct error *error)
+{
+    for (int tries = 1;; tries++) {
+        int status = ownership_read(volume, ret_body, ret_etag, error);
+        if ((status != -EBADMSG && status != -EMEDIUMTYPE) || tries == DAMAGED_TRIES)
+            return status;
+        if (sleep_ns(BACKOFF_FIRST_NS) < 0)
+            return error_set(error, ECANCELED, "%s: its register was not read again", volume->subject);
+    }
 }
 
 /* `volume->body` is what we know to have landed last, where we own it. */
@@ -225,7 +252,7 @@ static enum outcome find_out(struct volume *volume, const struct register_body *
 {
     struct register_body found;
     char etag[STORE_ETAG_MAX];
-    int status = ownership_read(volume, &found, etag, error);
+    int status = read_patiently(volume, &found, etag, error);
     if (status == -ENOENT && replaced_etag == NULL)
         return NOT_YET;
     if (status == -ENOENT) {
@@ -238,8 +265,7 @@ static enum outcome find_out(struct volume *volume, const struct register_body *
     if (status < 0)
         return UNREADABLE;
     enum outcome outcome;
-    if (nonce_equal(&found.write, &wrote->write) ||
-        (is_ours(&found, wrote) && (volume->epoch == 0 || nonce_equal(&found.renewal, &wrote->write))))
+    if (stands(&found, wrote) || (volume->epoch == 0 && is_ours(&found, wrote)))
         outcome = LANDED;
     else if (replaced_etag != NULL && strcmp(etag, replaced_etag) == 0)
         outcome = NOT_YET;
@@ -486,7 +512,7 @@ int ownership_confirm(struct volume *volume, struct error *error)
             bool ours = nonce_equal(&body.owner, &volume->owner) && body.epoch == volume->epoch;
             ownership_describe(&body, owner);
             register_free(&body);
-            volume->returned = !ours;
+            volume->returned = volume->returned || !ours;
             return ours ? 0
                         : error_set(error, ESHUTDOWN, "%s: another owner took it while it was being opened: %s",
                                     volume->subject, owner);

@@ -17,9 +17,8 @@ struct volume;
 /* A piece that is to be read. */
 struct piece {
     struct piece_place place;
-    uint64_t key;  /* the caller's: which one it is */
-    uint32_t rows; /* likewise */
-    bool is_mid;   /* likewise */
+    uint64_t key; /* the caller's: which one it is */
+    bool is_mid;  /* likewise */
 };
 
 /* Part of an object that one GET brings. */

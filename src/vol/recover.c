@@ -130,6 +130,18 @@ static void read_slot(void *arg)
 
 /* ---- applying it ---- */
 
+/* Entries behind a root have ids above all that it set aside, unless its owner was cloned: one copy published the root,
+ * the other one, who knew nothing of it, wrote the entries, and both are fenced by now.  The state is sound, as both
+ * had the same log up to the root; but the ids of these objects stand for pieces of the root already.  They get the
+ * next free ones, as they do with everybody who opens the volume from this root. */
+static void part_ids(const struct volume *volume, struct entry *entry)
+{
+    const struct root *root = &volume->body.newest;
+    if (!root->empty && entry->epoch == root->epoch && entry->object_id < volume->next_object_id &&
+        !MUTANT(clone_ids_refused))
+        entry->object_id = volume->next_object_id;
+}
+
 static int check(struct volume *volume, const struct slot *slot, uint64_t *highest_epoch, struct error *error)
 {
     const struct entry *entry = &slot->entry;
@@ -137,7 +149,7 @@ static int check(struct volume *volume, const struct slot *slot, uint64_t *highe
     if (memcmp(entry->uuid.bytes, volume->body.uuid.bytes, sizeof entry->uuid.bytes) != 0 || entry->seq != slot->seq)
         return error_set(error, EMEDIUMTYPE, "log entry %llu is that of another volume or place", seq);
     bool of_ours = entry->epoch == volume->epoch && nonce_equal(&entry->owner, &volume->owner);
-    if (entry->epoch >= volume->epoch && !of_ours)
+    if (entry->epoch >= volume->epoch && !of_ours && !MUTANT(later_epochs_read_over))
         return error_set(error, ESHUTDOWN, "%s: another owner took it while it was being opened", volume->subject);
     if (entry->epoch < *highest_epoch)
         return error_set(error, EBADMSG, "log entry %llu is of epoch %llu, behind one of epoch %llu", seq,
@@ -159,6 +171,7 @@ static int check(struct volume *volume, const struct slot *slot, uint64_t *highe
 
 static int apply(struct volume *volume, struct slot *slot, uint64_t *highest_epoch, struct error *error)
 {
+    part_ids(volume, &slot->entry);
     int status = check(volume, slot, highest_epoch, error);
     if (MUTANT(replay_ignores_zeroes))
         for (uint32_t i = 0; i < slot->entry.extent_count; i++)
@@ -338,7 +351,11 @@ static int replay_and_fence(struct volume *volume, uint64_t committed, struct er
         }
         if (MUTANT(skip_fence))
             return 0;
+        if (volume->state != VOLUME_OPENING) /* lost meanwhile, as the register's writer knows: close nobody's log */
+            return error_copy(error, &volume->failure);
         status = put_fence(volume, error);
+        if (status == -EEXIST && MUTANT(fence_conflict_is_fence))
+            return 0;
         if (status != -EEXIST)
             return status;
     }

@@ -40,6 +40,7 @@ struct restoring {
     struct volume *volume;
     const struct root *root;
     struct root_frame frame;
+    bool packed; /* see checkpoint_opened_from() */
     /* What was read together with the root, the root's own frame at its end. */
     uint8_t *near;
     uint32_t near_start, near_units;
@@ -184,15 +185,22 @@ static int name_place(struct restoring *restoring, const struct piece_place *pla
     return 0;
 }
 
+/* Number `piece->key` of the root's chunks. */
 static int take_chunk(struct restoring *restoring, const struct piece *piece, const uint8_t *payload, size_t length,
                       struct error *error)
 {
+    uint32_t number = (uint32_t)piece->key;
+    const struct root_chunk *named = &restoring->frame.chunks[number];
     struct objects_frame chunk;
     int status = objects_decode(payload, length, &chunk, error);
     if (status < 0)
         return status;
-    if (chunk.graves || chunk.first_id != piece->key || chunk.row_count != piece->rows)
-        status = refuse(restoring, EBADMSG, "chunk", piece->key, "is another one than the root describes", error);
+    uint64_t last = chunk.rows[chunk.row_count - 1].id;
+    if (chunk.graves || chunk.first_id != named->first_id || chunk.row_count != named->row_count)
+        status = refuse(restoring, EBADMSG, "chunk", named->first_id, "is another one than the root describes", error);
+    else if (last >= root_chunk_past(&restoring->frame, number))
+        status = refuse(restoring, EBADMSG, "chunk", named->first_id, "has rows of another one", error);
+    restoring->packed = restoring->packed || chunk.first_id % CHUNK_IDS != 0 || last - chunk.first_id >= CHUNK_IDS;
     for (uint32_t i = 0; i < chunk.row_count && status == 0; i++)
         status = restore_row(restoring, &chunk.rows[i], true, error);
     objects_frame_free(&chunk);
@@ -350,8 +358,7 @@ static int restore_chunks(struct restoring *restoring, struct error *error)
             if (taken[i] || object_table_find(restoring->volume->objects, chunk->place.object) == OBJECT_NONE)
                 continue;
             taken[i] = true;
-            restoring->pieces[restoring->piece_count++] =
-                (struct piece){ .place = chunk->place, .key = chunk->first_id, .rows = chunk->row_count };
+            restoring->pieces[restoring->piece_count++] = (struct piece){ .place = chunk->place, .key = i };
         }
         left -= restoring->piece_count;
         status = restoring->piece_count > 0
@@ -400,7 +407,7 @@ int restore_from_root(struct volume *volume, struct error *error)
         status = restore_mids(&restoring, error);
     if (status == 0) {
         map_restore_mapped_pages(volume->map, restoring.frame.mapped_pages);
-        checkpoint_opened_from(volume, root, &restoring.frame);
+        checkpoint_opened_from(volume, root, &restoring.frame, restoring.packed);
     }
     free(restoring.near);
     free(restoring.named);

@@ -48,6 +48,12 @@
 #define CONFLICT_SPAN_NS (2 * NS_PER_S)
 #define WHY_MAX 80 /* of the words for why it was taken */
 
+/* What a silence is measured by. */
+static uint64_t clock_ns(const struct volume *volume)
+{
+    return MUTANT(wait_by_wall_clock) ? loop_wall_ns(volume->loop) : loop_boottime_ns(volume->loop);
+}
+
 /* ---- what is remembered ---- */
 
 struct past {
@@ -151,7 +157,7 @@ int takeover_refuse(const struct volume *volume, struct error *error)
 {
     const struct holder *holder = volume->holder;
     assert(holder != NULL);
-    uint64_t silent_ns = loop_boottime_ns(volume->loop) - holder->sighting.since_boottime_ns;
+    uint64_t silent_ns = clock_ns(volume) - holder->sighting.since_boottime_ns;
     return error_set(
         error, EBUSY,
         "%s is held by %s; that server %s %llu.%llu s ago; if it is gone for good, take the volume from it "
@@ -174,7 +180,7 @@ static int look(struct volume *volume, struct register_body *ret_body, char ret_
                 uint64_t *ret_asked_ns, struct error *error)
 {
     for (int i = 1;; i++) {
-        *ret_asked_ns = loop_boottime_ns(volume->loop);
+        *ret_asked_ns = clock_ns(volume);
         int status = ownership_read(volume, ret_body, ret_etag, error);
         if (!is_transient(status) || i == TRANSIENT_TRIES)
             return status;
@@ -195,7 +201,7 @@ static bool is_unreturned(const struct volumes *all, const struct register_body 
 static bool is_same(const struct sighting *sighting, const struct register_body *body)
 {
     return nonce_equal(&sighting->owner, &body->owner) && sighting->epoch == body->epoch &&
-           sighting->counter == body->counter;
+           (sighting->counter == body->counter || MUTANT(renewals_not_seen));
 }
 
 /* Keeps in mind that the register names another as its owner now. */
@@ -205,10 +211,9 @@ static void watch_holder(struct volume *volume, const struct register_body *body
     bool moved = volume->holder != NULL && volume->holder->moved;
     if (!past->seen || !is_same(&past->sighting, body)) {
         past->seen = true;
-        past->sighting = (struct sighting){ .owner = body->owner,
-                                            .epoch = body->epoch,
-                                            .counter = body->counter,
-                                            .since_boottime_ns = loop_boottime_ns(volume->loop) };
+        past->sighting = (struct sighting){
+            .owner = body->owner, .epoch = body->epoch, .counter = body->counter, .since_boottime_ns = clock_ns(volume)
+        };
         moved = volume->holder != NULL;
     }
     if (volume->holder == NULL)
@@ -285,7 +290,7 @@ static int wait_for_holder(struct volume *volume, struct error *error)
     wait_ns = wait_ns < LOOK_NS ? wait_ns : LOOK_NS;
     wait_ns = wait_ns * 3 / 4 + loop_random_u64(volume->loop) % (wait_ns / 2 + 1);
     /* The last one as soon as the lease is over. */
-    uint64_t silent_ns = loop_boottime_ns(volume->loop) - holder->sighting.since_boottime_ns;
+    uint64_t silent_ns = clock_ns(volume) - holder->sighting.since_boottime_ns;
     uint64_t most_ns = patience_ns(holder);
     if (silent_ns < most_ns && most_ns - silent_ns < wait_ns)
         wait_ns = most_ns - silent_ns + NS_PER_MS;

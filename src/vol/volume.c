@@ -70,6 +70,7 @@ struct volume_settings volume_settings_default(void)
         .checkpoint_object_bytes = UINT64_C(8) << 20, /* as data objects: larger ones gain nothing */
         /* One GET of that costs hardly more than one of the leaf that is needed, and brings up to 2 GiB of disk. */
         .checkpoint_frame_bytes = 128u << 10,
+        .checkpoint_chunks = ROOT_CHUNKS_MAX / 2, /* what is packed is written whole each time */
         .lease_ms = 30 * 1000,
         .owner_wait_ms = 45 * 1000,
     };
@@ -297,7 +298,8 @@ static void undo_take(struct volume *volume)
     ownership_release(volume, &error);
 }
 
-/* It was fenced by what stands in the log, which does not say who has it now; the register does. */
+/* It was fenced by what stands in the log, which does not say who has it now; the register does.  If that still names
+ * us, another copy of this very process has written there, and serves the volume: not ours to take back at once. */
 static void tell_taker(struct volume *volume)
 {
     struct register_body body;
@@ -311,9 +313,13 @@ static void tell_taker(struct volume *volume)
     if (status < 0)
         return;
     ownership_describe(&body, owner);
-    volume->returned = volume->returned || !nonce_equal(&body.owner, &volume->owner);
-    event_raise(volume->all->events, EVENT_INFO, volume->subject, "it was taken by %s (epoch %llu)", owner,
-                (unsigned long long)body.epoch);
+    volume->returned = !MUTANT(clone_takes_back) || !nonce_equal(&body.owner, &volume->owner);
+    if (nonce_equal(&body.owner, &volume->owner))
+        event_raise(volume->all->events, EVENT_ERROR, volume->subject,
+                    "another copy of this very process has it: this machine, or the other one, is a clone");
+    else
+        event_raise(volume->all->events, EVENT_INFO, volume->subject, "it was taken by %s (epoch %llu)", owner,
+                    (unsigned long long)body.epoch);
     register_free(&body);
 }
 

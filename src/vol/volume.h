@@ -68,6 +68,7 @@ struct volume_settings {
     uint64_t settled_slots;           /* so many entries may be left for the next owner to read when it is given back */
     uint64_t checkpoint_object_bytes; /* of its objects */
     uint32_t checkpoint_frame_bytes;  /* of leaves that are read together; at least CHECKPOINT_FRAME_LEAST */
+    uint32_t checkpoint_chunks;       /* beyond so many chunks their rows are packed; at most ROOT_CHUNKS_MAX */
     uint64_t map_bytes;               /* leaves of maps in memory; 0: a part of memory_bytes */
     uint64_t lease_ms;                /* LEASE_MS_LEAST to LEASE_MS_MOST; renewed at half of it */
     uint64_t owner_wait_ms; /* how long an acquire waits for another owner to go, or to be silent for its lease */

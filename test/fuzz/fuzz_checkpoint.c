@@ -92,13 +92,13 @@ static int try_objects(const uint8_t *bytes, size_t length, struct buffer *ret_a
     int result = objects_decode(bytes, length, &objects, error);
     if (result < 0)
         return result;
-    PROMISE(objects.row_count > 0 && objects.row_count <= (objects.graves ? GRAVES_MAX : CHUNK_IDS));
+    PROMISE(objects.row_count > 0 && objects.row_count <= (objects.graves ? GRAVES_MAX : CHUNK_ROWS_MAX));
     PROMISE(objects.graves || !objects.has_previous);
     for (uint32_t i = 0; i < objects.row_count; i++) {
         const struct object_row *row = &objects.rows[i];
         check_row(row);
         PROMISE((row->died != UINT64_MAX) == objects.graves);
-        PROMISE(objects.graves || row->id - objects.first_id < CHUNK_IDS);
+        PROMISE(objects.graves || row->id >= objects.first_id);
         PROMISE(objects.graves || i == 0 || row->id > row[-1].id);
     }
     objects_encode(&objects, ret_again);

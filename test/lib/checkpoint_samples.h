@@ -123,10 +123,11 @@ static inline struct mid_frame random_mid(struct chance *chance)
 
 static inline struct objects_frame random_chunk(struct chance *chance)
 {
-    struct objects_frame chunk = { .first_id = chance_number(chance, OBJECT_ID_MAX / CHUNK_IDS) * CHUNK_IDS };
-    uint64_t id = chunk.first_id > 0 ? chunk.first_id : 1;
-    chunk.rows = memory_array(CHUNK_IDS, sizeof(*chunk.rows));
-    for (id += chance_number(chance, 200); id < chunk.first_id + CHUNK_IDS; id += 1 + chance_number(chance, 100))
+    struct objects_frame chunk = { .first_id = chance_number(chance, OBJECT_ID_MAX / 2) };
+    uint64_t id = chunk.first_id > 0 ? chunk.first_id : 1, gap = chance_below(chance, 2) ? 100 : UINT64_C(1) << 36;
+    uint32_t count = 1 + (uint32_t)chance_below(chance, CHUNK_ROWS_MAX);
+    chunk.rows = memory_array(count, sizeof(*chunk.rows));
+    for (id += chance_number(chance, gap); chunk.row_count < count; id += 1 + chance_number(chance, gap))
         chunk.rows[chunk.row_count++] = random_row(chance, id);
     return chunk;
 }
@@ -196,12 +197,11 @@ static inline struct root_frame random_root_frame(struct chance *chance)
     if (root.mid_count > 0)
         root.mapped_pages = 1 + chance_number(chance, (root.size + PAGE_BYTES - 1) / PAGE_BYTES - 1);
     root.chunks = memory_array(100, sizeof(*root.chunks));
-    uint64_t chunks = (root.next_object_id - 1) / CHUNK_IDS + 1;
-    for (uint64_t i = chance_number(chance, chunks); i < chunks && root.chunk_count < 100;
-         i += 1 + chance_number(chance, 10))
+    for (uint64_t id = chance_number(chance, root.next_object_id - 1);
+         id < root.next_object_id && root.chunk_count < 100; id += 1 + chance_number(chance, 10000))
         root.chunks[root.chunk_count++] =
-            (struct root_chunk){ .first_id = i * CHUNK_IDS,
-                                 .row_count = 1 + (uint32_t)chance_below(chance, CHUNK_IDS),
+            (struct root_chunk){ .first_id = id,
+                                 .row_count = 1 + (uint32_t)chance_below(chance, CHUNK_ROWS_MAX),
                                  .place = random_piece_place(chance, root.next_object_id - 1) };
     return root;
 }

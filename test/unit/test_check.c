@@ -657,6 +657,21 @@ static void test_another_chunk(void **state)
     expect("damaged " DATA("10") "at byte 320: it is not the chunk of 3 objects from id 0 that a root names");
 }
 
+/* A row that belongs to the next chunk. */
+static void test_chunk_beyond_its_range(void **state)
+{
+    put_all();
+    struct root_chunk chunks[2] = { volume->root_chunk, volume->root_chunk };
+    chunks[1].first_id = 4;
+    chunks[1].place.start += 4000;
+    volume->root.chunks = chunks;
+    volume->root.chunk_count = 2;
+    put_all();
+    check(false);
+    assert_non_null(
+        strstr((const char *)result.text.data, "at byte 320: the chunk from id 0 has object 4, and ends before id 4"));
+}
+
 static void test_chunk_in_no_object(void **state)
 {
     volume->chunk_shift.object = 7;
@@ -1041,6 +1056,7 @@ int main(void)
         TEST(test_row_twice),
         TEST(test_row_is_missing),
         TEST(test_another_chunk),
+        TEST(test_chunk_beyond_its_range),
         TEST(test_chunk_in_no_object),
         TEST(test_chunk_elsewhere),
         TEST(test_another_mid),

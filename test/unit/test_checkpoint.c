@@ -14,6 +14,7 @@
 #include "../lib/engine.h"
 #include "base/memory.h"
 #include "store/fault.h"
+#include "vol/check.h"
 #include "vol/format/checkpoint.h"
 
 #define TIB (UINT64_C(1) << 40)
@@ -909,28 +910,291 @@ static void fold_sparse_commits(struct volume *volume, uint64_t count)
     }
 }
 
-/* More chunks than a root can list: told, and the disk goes on. */
+/* What the root that is the newest says. */
+static struct root_frame read_root_frame(struct bench *bench)
+{
+    struct root root = newest_root(bench);
+    struct stored stored = get_object(bench, &root.uuid, root.epoch, root.n);
+    const uint8_t *payload = stored.bytes + (size_t)root.start * FRAME_UNIT + FRAME_HEADER_BYTES;
+    struct frame_header header;
+    struct error error = ERROR_NONE;
+    struct root_frame frame;
+    assert_int_equal(frame_decode_header(payload - FRAME_HEADER_BYTES, &header, &error), 0);
+    assert_int_equal(root_frame_decode(payload, header.stored_bytes, &frame, &error), 0);
+    free(stored.bytes);
+    return frame;
+}
+
+/* Says anew of the frame at `at` that it is whole. */
+static void reframe(struct stored *stored, const struct root *root, size_t at)
+{
+    struct frame_header header;
+    struct error error = ERROR_NONE;
+    assert_int_equal(frame_decode_header(stored->bytes + at, &header, &error), 0);
+    struct frame_place place = {
+        .uuid = root->uuid, .kind = OBJECT_DATA, .epoch = root->epoch, .n = root->n, .offset = at
+    };
+    struct iovec piece = { .iov_base = stored->bytes + at + FRAME_HEADER_BYTES, .iov_len = header.stored_bytes };
+    frame_encode(&header, &place, &piece, 1, stored->bytes + at);
+}
+
+/* The frame of the 40 leaves, with something else in it. */
+static void forge_leaves(struct stored *stored, const struct root *root, void (*forge)(struct leaves_frame *frame))
+{
+    size_t at = find_frame(stored, FRAME_LEAVES);
+    uint8_t *payload = stored->bytes + at + FRAME_HEADER_BYTES;
+    struct frame_header header;
+    struct leaves_frame frame;
+    struct buffer again = BUFFER_EMPTY;
+    struct error error = ERROR_NONE;
+    assert_int_equal(frame_decode_header(stored->bytes + at, &header, &error), 0);
+    assert_int_equal(leaves_decode(payload, header.stored_bytes, &frame, &error), 0);
+    forge(&frame);
+    struct leaves_writer *writer = leaves_writer_new(PIECE_PAYLOAD_MAX);
+    for (uint32_t i = 0; i < frame.leaf_count; i++)
+        assert_true(leaves_writer_add(writer, &frame.leaves[i]));
+    leaves_writer_finish(writer, &again);
+    assert_int_equal(again.length, header.stored_bytes);
+    memcpy(payload, again.data, again.length);
+    buffer_free(&again);
+    leaves_writer_free(writer);
+    leaves_frame_free(&frame);
+    reframe(stored, root, at);
+}
+
+static void forge_length(struct leaves_frame *frame)
+{
+    frame->runs[0].units--;
+}
+
+static void forge_number(struct leaves_frame *frame)
+{
+    frame->leaves[39].number = 4000;
+}
+
+static int try_read(struct engine *engine, uint64_t page, struct error *error)
+{
+    struct volume_data data;
+    volume_data_init(&data);
+    int status = volume_read(engine->volume, page * PAGE_BYTES, PAGE_BYTES, &data, error);
+    volume_data_free(&data);
+    return status;
+}
+
+static void forged_length_body(struct bench *bench)
+{
+    make_checkpoint(bench);
+    struct engine *engine = &bench->engines[1];
+    struct error error = ERROR_NONE;
+    struct root root = newest_root(bench);
+    struct stored stored = get_object(bench, &root.uuid, root.epoch, root.n);
+    forge_leaves(&stored, &root, forge_length);
+    put_object(bench, stored.key, stored.bytes, stored.length);
+    free(stored.bytes);
+    engine_open(engine, 0);
+    assert_int_equal(try_read(engine, 0, &error), -EIO);
+    assert_true(bench_said(bench, "wrong length") >= 1);
+    engine_close(engine);
+}
+
+/* The map names a frame for a leaf that is not in it: who needs it is told, and nobody asks for ever. */
+static void forged_number_body(struct bench *bench)
+{
+    make_checkpoint(bench);
+    struct engine *engine = &bench->engines[1];
+    struct error error = ERROR_NONE;
+    struct root root = newest_root(bench);
+    struct stored stored = get_object(bench, &root.uuid, root.epoch, root.n);
+    struct stored sound = get_object(bench, &root.uuid, root.epoch, root.n);
+    forge_leaves(&stored, &root, forge_number);
+    put_object(bench, stored.key, stored.bytes, stored.length);
+    engine->settings.checkpoint_slots = 10;
+    engine_open(engine, 0);
+    assert_int_equal(try_read(engine, 39 * LEAF_PAGES, &error), -EIO);
+    assert_true(bench_said(bench, "leaf 39 is not in this frame") >= 1);
+    engine_expect_page(engine, 38 * LEAF_PAGES, 39);
+    for (uint64_t i = 0; i < 40; i++)
+        commit_page(engine, 39 * LEAF_PAGES + 1 + i, i + 1);
+    uint64_t before = requests(engine);
+    sleep_ns(600 * NS_PER_S);
+    assert_in_range(requests(engine) - before, 0, 200);
+    assert_int_equal(volume_read_counts(engine->volume).checkpoints, 0);
+    assert_int_equal(bench_said(bench, "no checkpoint can be made"), 1);
+    put_object(bench, sound.key, sound.bytes, sound.length);
+    sleep_ns(200 * NS_PER_S);
+    await_checkpoints(engine, 1);
+    engine_expect_page(engine, 39 * LEAF_PAGES, 40);
+    engine_expect_page(engine, 39 * LEAF_PAGES + 40, 40);
+    engine_close(engine);
+    free(stored.bytes);
+    free(sound.bytes);
+}
+
+static void test_leaves_that_do_not_fit_are_told(void **state)
+{
+    bench_run(1, forged_length_body);
+    bench_run(1, forged_number_body);
+}
+
+/* A chunk that has a row of the next one. */
+static void overlapping_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[0];
+    engine_open(engine, DISK_BYTES);
+    for (uint64_t i = 0; i < 40; i++) {
+        commit_page(engine, i, i + 1);
+        engine->volume->next_object_id += i == 20 ? CHUNK_IDS : 0;
+    }
+    engine_close(engine);
+    struct root root = newest_root(bench);
+    struct stored stored = get_object(bench, &root.uuid, root.epoch, root.n);
+    struct root_frame frame = read_root_frame(bench);
+    assert_int_equal(frame.chunk_count, 2);
+    struct frame_header header;
+    struct objects_frame chunk;
+    struct error error = ERROR_NONE;
+    uint8_t *first = stored.bytes + (size_t)frame.chunks[0].place.start * FRAME_UNIT;
+    assert_int_equal(frame_decode_header(first, &header, &error), 0);
+    assert_int_equal(objects_decode(first + FRAME_HEADER_BYTES, header.stored_bytes, &chunk, &error), 0);
+    uint64_t id = chunk.rows[chunk.row_count - 1].id;
+    size_t at = (size_t)frame.chunks[1].place.start * FRAME_UNIT, root_at = (size_t)root.start * FRAME_UNIT;
+    memcpy(stored.bytes + at + FRAME_HEADER_BYTES + 16, &id, sizeof id); /* its first id */
+    reframe(&stored, &root, at);
+    frame.chunks[1].first_id = id;
+    struct buffer payload = BUFFER_EMPTY;
+    root_frame_encode(&frame, &payload);
+    memcpy(stored.bytes + root_at + FRAME_HEADER_BYTES, payload.data, payload.length);
+    reframe(&stored, &root, root_at);
+    put_object(bench, stored.key, stored.bytes, stored.length);
+    expect_refused(bench, "has rows of another one");
+    buffer_free(&payload);
+    objects_frame_free(&chunk);
+    root_frame_free(&frame);
+    free(stored.bytes);
+}
+
+static void test_chunks_that_overlap_are_refused(void **state)
+{
+    bench_run(1, overlapping_body);
+}
+
+/* More chunks of neighbouring ids than a root can list: their rows are packed, and found again. */
 static void sparse_body(struct bench *bench)
 {
+    enum { COMMITS = ROOT_CHUNKS_MAX + 1 };
     struct engine *engine = &bench->engines[0];
     engine->settings.checkpoint_slots = UINT64_C(1) << 40;
     engine->settings.checkpoint_bytes = UINT64_C(1) << 60;
     engine->settings.map_bytes = UINT64_C(8) << 30;
     engine_open(engine, UINT64_C(2) << 30);
-    fold_sparse_commits(engine->volume, ROOT_CHUNKS_MAX + 1);
+    fold_sparse_commits(engine->volume, COMMITS);
     engine->volume->all->settings.checkpoint_slots = 10;
     uint64_t page = (UINT64_C(2) << 30) / PAGE_BYTES - 1;
-    for (uint64_t i = 0; i < 30; i++)
+    for (uint64_t i = 0; i < 15; i++)
         commit_page(engine, page, i + 1);
-    engine_expect_page(engine, page, 30);
-    assert_int_equal(volume_read_counts(engine->volume).checkpoints, 0);
-    assert_int_equal(bench_said(bench, "too far apart"), 1);
+    await_checkpoints(engine, 1);
+    struct root_frame frame = read_root_frame(bench);
+    assert_in_range(frame.chunk_count, COMMITS / CHUNK_ROWS_MAX, COMMITS / CHUNK_ROWS_MAX + 2);
+    root_frame_free(&frame);
+    engine_crash(engine);
+    engine_open(engine, 0);
+    struct volume_counts counts = volume_read_counts(engine->volume);
+    assert_int_equal(counts.mapped_pages, COMMITS + 1);
+    assert_in_range(object_table_count(engine->volume->objects), COMMITS + 1, COMMITS + 100);
+    engine_expect_page(engine, page, 15);
     engine_crash(engine);
 }
 
-static void test_objects_that_no_root_can_list(void **state)
+static void test_objects_that_are_far_apart(void **state)
 {
     bench_run(1, sparse_body);
+}
+
+static void print_finding(void *arg, const struct check_finding *finding)
+{
+    print_error("%s: %s\n", finding->key, finding->story);
+}
+
+static void no_progress(void *arg, const char *what, uint64_t done, uint64_t of)
+{
+}
+
+static void expect_sound(struct bench *bench)
+{
+    struct check check = { .loop = bench->loop,
+                           .store = bench->direct,
+                           .name = ENGINE_VOLUME,
+                           .name_length = strlen(ENGINE_VOLUME),
+                           .found = print_finding,
+                           .progress = no_progress };
+    struct check_counts counts;
+    struct error error = ERROR_NONE;
+    assert_int_equal(volume_check(&check, &counts, &error), 0);
+    assert_int_equal(counts.findings, 0);
+}
+
+static bool root_is_packed(struct bench *bench)
+{
+    struct root_frame frame = read_root_frame(bench);
+    bool packed = false;
+    for (uint32_t i = 0; i < frame.chunk_count; i++)
+        packed = packed || frame.chunks[i].first_id % CHUNK_IDS != 0;
+    root_frame_free(&frame);
+    return packed;
+}
+
+/* To and fro between packed chunks and others, through crashes and openings. */
+static void to_and_fro_body(struct bench *bench)
+{
+    enum { PAGES = SCATTERED, ROUNDS = 12 };
+    struct engine *engine = &bench->engines[0];
+    uint64_t *seeds = memory_array(PAGES, sizeof *seeds);
+    uint32_t packed = 0;
+    engine->settings.checkpoint_object_bytes = 16 << 10;
+    engine->settings.checkpoint_slots = 1 << 20;
+    engine_open(engine, 8192 * MIB);
+    for (uint64_t i = 0; i < PAGES; i++) { /* so many rows that not all are written anew each time */
+        seeds[i] = i + 1;
+        engine->volume->next_object_id += CHUNK_IDS;
+        commit_page(engine, scattered_page(i), seeds[i]);
+    }
+    engine->settings.checkpoint_slots = engine->volume->all->settings.checkpoint_slots = 8;
+    for (uint64_t round = 1; round <= ROUNDS; round++) {
+        for (uint64_t step = 0; step < 40; step++) {
+            uint64_t i = world_random(bench->world, PAGES);
+            seeds[i] = world_random(bench->world, 5) == 0 ? 0 : round * 100 + step;
+            if (seeds[i] == 0)
+                engine_zero(engine, scattered_page(i) * PAGE_BYTES, PAGE_BYTES);
+            else
+                engine_put_page(engine, scattered_page(i), seeds[i]);
+            engine_flush(engine);
+            engine->volume->next_object_id += world_random(bench->world, CHUNK_IDS);
+        }
+        await_checkpoints(engine, 1);
+        if (world_random(bench->world, 3) == 0)
+            engine->volume->all->settings.checkpoint_chunks = world_random(bench->world, 2) == 0 ? 0 : 1000;
+        if (world_random(bench->world, 3) != 0)
+            continue;
+        if (world_random(bench->world, 2) == 0)
+            engine_crash(engine);
+        else
+            engine_close(engine);
+        packed += root_is_packed(bench);
+        expect_sound(bench);
+        engine->settings.checkpoint_chunks = world_random(bench->world, 2) == 0 ? 3 : ROOT_CHUNKS_MAX;
+        engine_open(engine, 0);
+        for (uint64_t i = round % 16; i < PAGES; i += 16)
+            engine_expect_page(engine, scattered_page(i), seeds[i]);
+    }
+    engine_close(engine);
+    assert_in_range(packed, 1, ROUNDS);
+    free(seeds);
+}
+
+static void test_chunks_are_packed_when_there_are_too_many(void **state)
+{
+    bench_run(1, to_and_fro_body);
+    bench_run(2, to_and_fro_body);
 }
 
 int main(void)
@@ -955,7 +1219,10 @@ int main(void)
         cmocka_unit_test(test_leaves_that_the_store_does_not_give_stop_no_commit),
         cmocka_unit_test(test_a_full_store_keeps_nobody_from_reading),
         cmocka_unit_test(test_changed_leaves_of_many_volumes),
-        cmocka_unit_test(test_objects_that_no_root_can_list),
+        cmocka_unit_test(test_leaves_that_do_not_fit_are_told),
+        cmocka_unit_test(test_chunks_that_overlap_are_refused),
+        cmocka_unit_test(test_objects_that_are_far_apart),
+        cmocka_unit_test(test_chunks_are_packed_when_there_are_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

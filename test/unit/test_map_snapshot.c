@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../lib/walk_chunks.h"
 #include "base/memory.h"
 #include "vol/map.h"
 
@@ -551,8 +552,11 @@ static void check_mid(void *arg, uint64_t number, const struct leaf_place *slots
     }
 }
 
-static void write_chunk(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count)
+static void write_chunk(void *arg, const struct objects_frame *chunk)
 {
+    uint64_t first_id = chunk->first_id;
+    const struct object_row *rows = chunk->rows;
+    uint32_t count = chunk->row_count;
     struct published *root = arg;
     size_t at = 0;
     while (at < root->chunk_count && root->chunks[at].first_id != first_id)
@@ -575,8 +579,11 @@ struct chunk_check {
     uint32_t rows;
 };
 
-static void check_chunk(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count)
+static void check_chunk(void *arg, const struct objects_frame *chunk)
 {
+    uint64_t first_id = chunk->first_id;
+    const struct object_row *rows = chunk->rows;
+    uint32_t count = chunk->row_count;
     struct chunk_check *check = arg;
     assert_true(first_id >= check->next && count > 0);
     check->next = first_id + 1;
@@ -620,9 +627,9 @@ static void write_root(struct world *world)
     root->seq = world->then.seq;
     map_snapshot_mids(world->map, write_mid, world);
     map_snapshot_all_mids(world->map, check_mid, world);
-    object_table_snapshot_chunks(world->objects, write_chunk, root);
+    walk_chunks(world->objects, WALK_DIRTY, write_chunk, root);
     struct chunk_check check = { .root = root };
-    object_table_snapshot_all_chunks(world->objects, check_chunk, &check);
+    walk_chunks(world->objects, WALK_ALL, check_chunk, &check);
     for (size_t i = 0; i < root->chunk_count; i++)
         check.rows -= root->chunks[i].count;
     assert_int_equal(check.rows, 0);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../lib/walk_chunks.h"
 #include "base/memory.h"
 #include "vol/object_table.h"
 
@@ -255,12 +256,13 @@ static void add_text(struct text *text, const char *format, unsigned long long a
     snprintf(text->text + length, sizeof text->text - length, format, a, b);
 }
 
-static void chunk_text(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count)
+static void chunk_text(void *arg, const struct objects_frame *chunk)
 {
-    add_text(arg, "[%llu", first_id, 0);
-    for (uint32_t i = 0; i < count; i++) {
-        assert_true(rows[i].died == OBJECT_ALIVE);
-        add_text(arg, " %llu:%llu", rows[i].id, rows[i].live);
+    assert_false(chunk->graves);
+    add_text(arg, "[%llu", chunk->first_id, 0);
+    for (uint32_t i = 0; i < chunk->row_count; i++) {
+        assert_true(chunk->rows[i].died == OBJECT_ALIVE);
+        add_text(arg, " %llu:%llu", chunk->rows[i].id, chunk->rows[i].live);
     }
     add_text(arg, "]", 0, 0);
 }
@@ -275,7 +277,7 @@ static void assert_chunks(struct object_table *table, const char *expected)
 {
     for (int i = 0; i < 2; i++) { /* as often as wanted */
         struct text text = { "" };
-        object_table_snapshot_chunks(table, chunk_text, &text);
+        walk_chunks(table, WALK_DIRTY, chunk_text, &text);
         assert_string_equal(text.text, expected);
     }
 }
@@ -283,7 +285,14 @@ static void assert_chunks(struct object_table *table, const char *expected)
 static void assert_all_chunks(struct object_table *table, const char *expected)
 {
     struct text text = { "" };
-    object_table_snapshot_all_chunks(table, chunk_text, &text);
+    walk_chunks(table, WALK_ALL, chunk_text, &text);
+    assert_string_equal(text.text, expected);
+}
+
+static void assert_packed(struct object_table *table, const char *expected)
+{
+    struct text text = { "" };
+    walk_chunks(table, WALK_PACKED, chunk_text, &text);
     assert_string_equal(text.text, expected);
 }
 
@@ -311,6 +320,7 @@ static void test_chunks(void **state)
     object_table_snapshot_begin(table, 600);
     assert_chunks(table, "");
     assert_all_chunks(table, "[0 255:1][256 256:2][512 512:3]");
+    assert_packed(table, "[255 255:1 256:2 512:3]");
     object_table_live(table, b, 1);       /* since begin: for the next one */
     object_table_live_both(table, c, -1); /* the snapshot's own */
     assert_chunks(table, "[512 512:2]");
@@ -324,6 +334,7 @@ static void test_chunks(void **state)
     object_table_snapshot_begin(table, 600);
     assert_chunks(table, "[0][256 256:3]");
     assert_all_chunks(table, "[256 256:3][512 512:2]");
+    assert_packed(table, "[256 256:3 512:2]");
     object_table_snapshot_end(table);
 
     /* Younger rows are left out, and written by the next one, whether they came before begin or after. */
@@ -417,13 +428,40 @@ struct snapshot_model {
     bool snapshot;
 };
 
-static void model_chunk(void *arg, uint64_t first_id, const struct object_row *rows, uint32_t count)
+static void model_chunk(void *arg, const struct objects_frame *chunk)
 {
     struct snapshot_model *model = arg;
-    for (uint64_t id = first_id; id < first_id + CHUNK_IDS && id < MODEL_IDS; id++)
+    for (uint64_t id = chunk->first_id; id < chunk->first_id + CHUNK_IDS && id < MODEL_IDS; id++)
         model->written[id] = 0;
-    for (uint32_t i = 0; i < count; i++)
-        model->written[rows[i].id] = rows[i].live;
+    for (uint32_t i = 0; i < chunk->row_count; i++)
+        model->written[chunk->rows[i].id] = chunk->rows[i].live;
+}
+
+/* The walks over all have what was written before and still stands. */
+struct model_check {
+    const struct snapshot_model *model;
+    uint64_t next_id;
+    bool packed, more;
+};
+
+static void check_model_chunk(void *arg, const struct objects_frame *chunk)
+{
+    struct model_check *check = arg;
+    assert_true(check->more && chunk->row_count > 0 && chunk->first_id >= check->next_id);
+    check->more = !check->packed || chunk->row_count == CHUNK_ROWS_MAX;
+    for (uint32_t i = 0; i < chunk->row_count; i++) {
+        for (; check->next_id < chunk->rows[i].id; check->next_id++)
+            assert_int_equal(check->model->written[check->next_id], 0);
+        assert_int_equal(check->model->written[check->next_id++], chunk->rows[i].live);
+    }
+}
+
+static void check_model_walk(const struct snapshot_model *model, enum snapshot_walk_mode mode)
+{
+    struct model_check check = { .model = model, .packed = mode == WALK_PACKED, .more = true };
+    walk_chunks(model->table, mode, check_model_chunk, &check);
+    for (; check.next_id < MODEL_IDS; check.next_id++)
+        assert_int_equal(model->written[check.next_id], 0);
 }
 
 static void model_grave(void *arg, const struct object_row *row)
@@ -455,7 +493,9 @@ static void model_change(struct snapshot_model *model, uint64_t id)
 
 static void model_end(struct snapshot_model *model)
 {
-    object_table_snapshot_chunks(model->table, model_chunk, model);
+    walk_chunks(model->table, WALK_DIRTY, model_chunk, model);
+    check_model_walk(model, WALK_ALL);
+    check_model_walk(model, WALK_PACKED);
     object_table_snapshot_graves(model->table, model_grave, model);
     for (uint64_t id = 1; id < model->next_id; id++) {
         if (id >= model->own_first)

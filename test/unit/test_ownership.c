@@ -791,6 +791,55 @@ static void newer_body(struct bench *bench)
     engine_close(engine);
 }
 
+/* An answer is lost, and what became of the write is looked up; bytes that were spoilt on their way then are no reason
+ * to let go of the volume. */
+struct spoilt {
+    struct bench *bench;
+    uint8_t *bytes;
+    size_t length;
+};
+
+static void spoil(void *arg)
+{
+    struct spoilt *spoilt = arg;
+    spoilt->bytes = snapshot(spoilt->bench, &spoilt->length);
+    spoilt->bytes[spoilt->length / 2] ^= 1;
+    write_bytes(spoilt->bench, spoilt->bytes, spoilt->length);
+    spoilt->bytes[spoilt->length / 2] ^= 1;
+}
+
+static void make_good(void *arg)
+{
+    struct spoilt *spoilt = arg;
+    write_bytes(spoilt->bench, spoilt->bytes, spoilt->length);
+    free(spoilt->bytes);
+}
+
+static void spoilt_body(struct bench *bench)
+{
+    struct engine *engine = owner_of(bench);
+    struct spoilt spoilt = { .bench = bench };
+    store_script_add(
+        engine->script,
+        &(struct script_rule){
+            .operations = SCRIPT_PUT, .key = "volumes/", .times = 1, .fate = SCRIPT_APPLIED, .code = ETIMEDOUT });
+    store_script_add(engine->script, &(struct script_rule){ .operations = SCRIPT_GET,
+                                                            .key = "volumes/",
+                                                            .times = 1,
+                                                            .before = spoil,
+                                                            .after = make_good,
+                                                            .arg = &spoilt });
+    sleep_ns(RENEW_MOST_NS);
+    assert_int_equal(store_script_hits(engine->script), 2);
+    assert_true(is_served(engine));
+    expect_works(engine);
+}
+
+static void test_an_answer_that_is_spoilt_costs_no_volume(void **state)
+{
+    bench_run(1, spoilt_body);
+}
+
 static void test_a_strange_register_is_left_as_it_is(void **state)
 {
     bench_run(1, damaged_body);
@@ -894,6 +943,7 @@ int main(void)
         cmocka_unit_test(test_a_register_that_was_removed_is_not_made_anew),
         cmocka_unit_test(test_a_register_that_was_put_back_is_refused),
         cmocka_unit_test(test_a_strange_register_is_left_as_it_is),
+        cmocka_unit_test(test_an_answer_that_is_spoilt_costs_no_volume),
         cmocka_unit_test(test_a_clone_is_told),
         cmocka_unit_test(test_the_lease_is_renewed_while_it_is_opened),
         cmocka_unit_test(test_it_is_lost_while_it_is_opened),

@@ -6,7 +6,7 @@
  *     root      FRAME_ROOT     one; the register says where: what follows, the mids and chunks by place
  *       mid     FRAME_MIDS     one frame for each 2 GiB of disk that has pages: its leaves by place
  *         leaf  FRAME_LEAVES   one or many leaves a frame; a leaf: the runs of 2 MiB of disk
- *       chunk   FRAME_OBJECTS  rows of the object table, CHUNK_IDS ids each
+ *       chunk   FRAME_OBJECTS  rows of the object table, those of a range of ids
  *       graves  FRAME_OBJECTS  rows of objects that died since the root before; each names the graves before it
  *
  * A piece that has not changed since the root before stays where it is, and is
@@ -22,16 +22,16 @@
 
 #include "vol/format/format.h"
 
-#define LEAF_BLOCKS 16u                      /* of a leaf: 2 MiB of disk */
+#define LEAF_BLOCKS 16u /* of a leaf: 2 MiB of disk */
 #define LEAF_PAGES (LEAF_BLOCKS * BLOCK_PAGES)
-#define MID_LEAVES 1024u                     /* of a mid: 2 GiB of disk */
+#define MID_LEAVES 1024u /* of a mid: 2 GiB of disk */
 #define LEAVES_MAX (VOLUME_PAGES_MAX / LEAF_PAGES)
 #define MIDS_MAX (LEAVES_MAX / MID_LEAVES)
-#define CHUNK_IDS 256u                       /* object ids of a chunk: from a multiple of it on */
+#define CHUNK_ROWS_MAX 256u /* of a chunk */
 /* Frames of leaves, mids and chunks have a length that fits the 12 bits of a place in memory. */
 #define PIECE_UNITS_MAX 4095u
 #define PIECE_PAYLOAD_MAX (PIECE_UNITS_MAX * FRAME_UNIT - FRAME_HEADER_BYTES)
-#define PIECE_OBJECT_NONE UINT64_C(0)        /* no object has id 0 */
+#define PIECE_OBJECT_NONE UINT64_C(0) /* no object has id 0 */
 
 /* Where a piece's frame lies. */
 struct piece_place {
@@ -53,14 +53,15 @@ struct leaf_run {
 };
 
 struct leaf {
-    uint64_t number; /* byte offset / 2 MiB */
+    uint64_t number;             /* byte offset / 2 MiB */
     const struct leaf_run *runs; /* ascending, disjoint; at least one */
     uint32_t run_count;
 };
 
 /* Puts leaves into the payload of one frame, as many as fit. */
 struct leaves_writer;
-struct leaves_writer *leaves_writer_new(uint32_t payload_max); /* at most PIECE_PAYLOAD_MAX; room for one leaf at least */
+struct leaves_writer *
+leaves_writer_new(uint32_t payload_max); /* at most PIECE_PAYLOAD_MAX; room for one leaf at least */
 /* Numbers ascend. false: no room, and nothing was done; a first leaf always fits. */
 bool leaves_writer_add(struct leaves_writer *writer, const struct leaf *leaf);
 uint32_t leaves_writer_count(const struct leaves_writer *writer);
@@ -84,7 +85,7 @@ struct mid_slot {
     struct piece_place place;
 };
 struct mid_frame {
-    uint64_t number; /* byte offset / 2 GiB */
+    uint64_t number;        /* byte offset / 2 GiB */
     struct mid_slot *slots; /* ascending by leaf; at least one */
     uint32_t slot_count;
 };
@@ -100,21 +101,24 @@ struct object_row {
     uint64_t id;
     enum object_kind kind;
     enum object_role role;
-    struct uuid uuid; /* of the volume under whose key the object stands */
-    uint64_t epoch, n; /* OBJECT_DATA */
-    uint64_t seq;      /* OBJECT_LOG */
+    struct uuid uuid;    /* of the volume under whose key the object stands */
+    uint64_t epoch, n;   /* OBJECT_DATA */
+    uint64_t seq;        /* OBJECT_LOG */
     uint64_t born, died; /* seqs; died: UINT64_MAX: not yet */
     uint64_t total_bytes;
-    uint32_t live; /* ROLE_PAGES: pages of the disk; ROLE_PIECES: pieces that the root names, directly or through others */
+    uint32_t
+        live; /* ROLE_PAGES: pages of the disk; ROLE_PIECES: pieces that the root names, directly or through others */
 };
 
-/* A chunk: rows of the ids [first_id, first_id + CHUNK_IDS), none of which has died; or graves: rows that have. */
+/* A chunk: rows of ids from first_id on, below the first one of the next chunk that the root names, none of which has
+ * died; or graves: rows that have. */
 struct objects_frame {
     bool graves;
-    uint64_t first_id; /* of a chunk, a multiple of CHUNK_IDS; 0 for graves */
-    struct object_row *rows; /* ascending by id; of graves at most GRAVES_MAX, by died, then id */
+    uint64_t first_id; /* 0 for graves */
+    struct object_row
+        *rows; /* of a chunk at most CHUNK_ROWS_MAX, by id; of graves at most GRAVES_MAX, by died, then id */
     uint32_t row_count;
-    bool has_previous; /* graves: there are older ones, */
+    bool has_previous;           /* graves: there are older ones, */
     struct frame_place previous; /* whose frame lies here, */
     uint32_t previous_units;     /* so long */
 };
@@ -153,6 +157,8 @@ struct root_frame {
     struct frame_place graves;
     uint32_t graves_units;
 };
+/* All ids of the root's chunk `number` are below this; for the last one its next object id alone is the bound. */
+uint64_t root_chunk_past(const struct root_frame *root, uint32_t number);
 /* How long the payload becomes: whoever lays the root out needs to know before the root's own place is in it. */
 size_t root_payload_bytes(uint32_t own_count, uint32_t mid_count, uint32_t chunk_count);
 #define ROOT_CHUNKS_MAX (1u << 18) /* with all else a root may have, within FRAME_PAYLOAD_MAX */

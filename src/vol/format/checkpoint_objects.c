@@ -8,10 +8,11 @@
  * A row: id, epoch or seq, n, born, died (u64 each), live, bytes (u32 each),
  * number of its UUID (u16), kind, role (u8 each), reserved (u32).
  *
- * A chunk holds all living objects whose ids lie between two multiples of 256,
- * so that a checkpoint writes anew only those in which something changed.  What
- * has died is in no chunk any more, but its object is still in the store: graves
- * remember it for whoever deletes, each frame naming the one before it. */
+ * A chunk holds all living objects whose ids lie in its range, which ends where
+ * the next chunk begins, so that a checkpoint writes anew only those in which
+ * something changed.  What has died is in no chunk any more, but its object is
+ * still in the store: graves remember it for whoever deletes, each frame naming
+ * the one before it. */
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -118,7 +119,7 @@ static int check_order(const struct objects_frame *objects, uint32_t i, struct e
     if ((row->died != NOT_DEAD) != objects->graves)
         return error_set(error, EBADMSG, WHAT ": object %" PRIu64 " has %s, among those that have %s", row->id,
                          objects->graves ? "not died" : "died", objects->graves ? "died" : "not");
-    if (!objects->graves && row->id / CHUNK_IDS != objects->first_id / CHUNK_IDS)
+    if (!objects->graves && row->id < objects->first_id)
         return error_set(error, EBADMSG, WHAT ": object %" PRIu64 " in the chunk from id %" PRIu64, row->id,
                          objects->first_id);
     bool ascending = before == NULL ||
@@ -139,11 +140,10 @@ static int check_uuids(const uint8_t *uuids, uint32_t count, struct error *error
 
 int objects_check(const struct objects_frame *objects, const uint8_t *uuids, uint32_t uuid_count, struct error *error)
 {
-    uint32_t most = objects->graves ? GRAVES_MAX : CHUNK_IDS;
+    uint32_t most = objects->graves ? GRAVES_MAX : CHUNK_ROWS_MAX;
     if (objects->row_count == 0 || objects->row_count > most)
         return error_set(error, EBADMSG, WHAT ": %" PRIu32 " rows", objects->row_count);
-    if (objects->first_id % CHUNK_IDS != 0 || objects->first_id > OBJECT_ID_MAX ||
-        (objects->graves && objects->first_id != 0))
+    if (objects->first_id > OBJECT_ID_MAX || (objects->graves && objects->first_id != 0))
         return error_set(error, EBADMSG, WHAT ": %s from id %" PRIu64, objects->graves ? "graves" : "a chunk",
                          objects->first_id);
     if (objects->has_previous && !objects->graves)

@@ -106,13 +106,13 @@ static int check_chunks(const struct root_frame *root, struct error *error)
 {
     for (uint32_t i = 0; i < root->chunk_count; i++) {
         const struct root_chunk *chunk = &root->chunks[i];
-        if (chunk->first_id % CHUNK_IDS != 0 || chunk->first_id >= root->next_object_id)
+        if (chunk->first_id >= root->next_object_id)
             return error_set(error, EBADMSG, WHAT ": a chunk from id %" PRIu64 ", and the next id is %" PRIu64,
                              chunk->first_id, root->next_object_id);
         if (i > 0 && chunk->first_id <= chunk[-1].first_id)
             return error_set(error, EBADMSG, WHAT ": chunk %" PRIu64 " behind chunk %" PRIu64, chunk->first_id,
                              chunk[-1].first_id);
-        if (chunk->row_count == 0 || chunk->row_count > CHUNK_IDS)
+        if (chunk->row_count == 0 || chunk->row_count > CHUNK_ROWS_MAX)
             return error_set(error, EBADMSG, WHAT ": chunk %" PRIu64 ": %" PRIu32 " rows", chunk->first_id,
                              chunk->row_count);
         int result = check_place(root, WHAT ": chunk", chunk->first_id, &chunk->place, error);
@@ -132,6 +132,12 @@ int root_frame_check(const struct root_frame *root, struct error *error)
     if (result == 0)
         result = check_chunks(root, error);
     return result;
+}
+
+uint64_t root_chunk_past(const struct root_frame *root, uint32_t number)
+{
+    assert(number < root->chunk_count);
+    return number + 1 < root->chunk_count ? root->chunks[number + 1].first_id : UINT64_MAX;
 }
 
 /* ---- encoding ---- */
