@@ -33,6 +33,7 @@
 /* Unread and under way in one direction; the ring starts small, as most connections need little. */
 #define RING_MAX ((size_t)256 * 1024)
 #define RING_FIRST ((size_t)4096)
+#define MARKS_FIRST ((size_t)16)
 
 /* Pieces under way in one direction; further ones join the last. */
 #define PIECES_MAX 32
@@ -52,6 +53,11 @@ struct piece {
     size_t length; /* 0: the end of the stream */
 };
 
+/* Bytes of the stream up to `end` (and behind those of the mark before) were written then. */
+struct mark {
+    uint64_t end, written_ns;
+};
+
 struct pipe {
     struct end *from, *to;
     uint8_t *ring;
@@ -60,6 +66,9 @@ struct pipe {
     size_t arrived, under_way;
     struct piece pieces[PIECES_MAX]; /* under way, from first_piece on, in a ring too */
     unsigned first_piece, piece_count;
+    uint64_t bytes_written, bytes_read;
+    struct mark *marks; /* that of the last byte read, and all behind it */
+    size_t first_mark, mark_count, mark_capacity;
     bool scheduled; /* an event for the first piece is pending */
     bool ending;    /* the writer's end is shut: nothing follows */
     bool ended;     /* and the reader's end has been told */
@@ -101,8 +110,10 @@ static void free_if_done(struct connection *connection)
 {
     if (connection->pending > 0 || !connection->ends[0].closed || !connection->ends[1].closed)
         return;
-    free(connection->pipes[0].ring);
-    free(connection->pipes[1].ring);
+    for (int i = 0; i < 2; i++) {
+        free(connection->pipes[i].ring);
+        free(connection->pipes[i].marks);
+    }
     free(connection);
 }
 
@@ -192,10 +203,30 @@ static void add_piece(struct pipe *pipe, size_t length)
         (struct piece){ .arrives_ns = arrives_ns, .length = length };
 }
 
+static void set_mark(struct pipe *pipe, size_t length)
+{
+    uint64_t now_ns = world_now_ns(pipe->from->connection->world);
+    pipe->bytes_written += length;
+    if (pipe->mark_count > pipe->first_mark && pipe->marks[pipe->mark_count - 1].written_ns == now_ns) {
+        pipe->marks[pipe->mark_count - 1].end = pipe->bytes_written;
+        return;
+    }
+    if (pipe->mark_count == pipe->mark_capacity && pipe->first_mark > pipe->mark_capacity / 2) {
+        pipe->mark_count -= pipe->first_mark;
+        memmove(pipe->marks, pipe->marks + pipe->first_mark, pipe->mark_count * sizeof *pipe->marks);
+        pipe->first_mark = 0;
+    } else if (pipe->mark_count == pipe->mark_capacity) {
+        pipe->mark_capacity = pipe->mark_capacity == 0 ? MARKS_FIRST : pipe->mark_capacity * 2;
+        pipe->marks = memory_resize(pipe->marks, pipe->mark_capacity, sizeof *pipe->marks);
+    }
+    pipe->marks[pipe->mark_count++] = (struct mark){ .end = pipe->bytes_written, .written_ns = now_ns };
+}
+
 static void send_off(struct pipe *pipe, size_t length)
 {
     struct world *world = pipe->from->connection->world;
     pipe->under_way += length;
+    set_mark(pipe, length);
     while (length > 1 && world_random(world, SPLIT_ONE_IN) == 0) {
         size_t part = 1 + (size_t)world_random(world, length - 1);
         add_piece(pipe, part);
@@ -251,6 +282,9 @@ static void copy_out(struct pipe *pipe, uint8_t *bytes, size_t length)
     memcpy(bytes + first, pipe->ring, length - first);
     pipe->start = (pipe->start + length) & (pipe->ring_size - 1);
     pipe->arrived -= length;
+    pipe->bytes_read += length;
+    while (pipe->marks[pipe->first_mark].end < pipe->bytes_read)
+        pipe->first_mark++;
 }
 
 /* ---- the channel ---- */
@@ -494,4 +528,11 @@ void channel_sim_cut(struct channel *channel)
 void channel_sim_silence(struct channel *channel, uint64_t notice_ns)
 {
     break_line(end_of(channel)->connection, -ETIMEDOUT, notice_ns, NOTICE_MORE_NS);
+}
+
+uint64_t channel_sim_written_ns(const struct channel *channel)
+{
+    assert(channel->ops == &sim_channel_ops);
+    const struct pipe *pipe = container_of(channel, struct end, channel)->in;
+    return pipe->bytes_read == 0 ? 0 : pipe->marks[pipe->first_mark].written_ns;
 }

@@ -62,6 +62,8 @@ struct world {
     uint64_t random_state;
     uint64_t trace;
     bool stopped;
+    void (*gate)(void *arg, uint64_t next_ns);
+    void *gate_arg;
     struct event *events; /* a heap */
     size_t count, capacity;
     struct list nodes;
@@ -76,7 +78,10 @@ struct node {
     struct list in_runnable;
     bool paused;
     int64_t wall_offset_ns, boottime_offset_ns;
+    int32_t drift_ppm;
     uint64_t booted_ago_ns;
+    uint64_t random_state;
+    bool draws_own;          /* by that; else by the world's */
     uint64_t paused_ns;      /* when it was */
     uint64_t stood_still_ns; /* for so long, all in all, was the host suspended: loop_now_ns() does not count it */
     struct event *held;      /* fell due while paused */
@@ -192,9 +197,9 @@ uint64_t world_now_ns(struct world *world)
 }
 
 /* SplitMix64: equidistributed, and any seed is as good as another. */
-static uint64_t next_random(struct world *world)
+static uint64_t next_random(uint64_t *state)
 {
-    uint64_t value = world->random_state += UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t value = *state += UINT64_C(0x9e3779b97f4a7c15);
     value = (value ^ (value >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     value = (value ^ (value >> 27)) * UINT64_C(0x94d049bb133111eb);
     return value ^ (value >> 31);
@@ -204,7 +209,7 @@ uint64_t world_random(struct world *world, uint64_t below)
 {
     assert(below > 0);
     /* The high half of the product; its bias is below 2^-64 * `below`, of no account here. */
-    return (uint64_t)((unsigned __int128)next_random(world) * below >> 64);
+    return (uint64_t)((unsigned __int128)next_random(&world->random_state) * below >> 64);
 }
 
 bool world_chance(struct world *world, uint32_t permille)
@@ -225,6 +230,12 @@ uint64_t world_trace_hash(const struct world *world)
 void world_stop(struct world *world)
 {
     world->stopped = true;
+}
+
+void world_set_gate(struct world *world, void (*gate)(void *arg, uint64_t next_ns), void *arg)
+{
+    world->gate = gate;
+    world->gate_arg = arg;
 }
 
 static void make_runnable(struct node *node)
@@ -322,6 +333,8 @@ bool world_run(struct world *world, uint64_t until_ns)
             return true;
         uint64_t time_ns =
             node == NULL ? world->events[0].time_ns : first_due_ns(node, timers_first(&node->loop.timers));
+        if (world->gate != NULL && time_ns > world->now_ns)
+            world->gate(world->gate_arg, time_ns);
         if (time_ns > until_ns) {
             if (world->now_ns < until_ns)
                 world->now_ns = until_ns;
@@ -343,22 +356,29 @@ static uint64_t sim_now_ns(struct loop *loop)
     return node_of(loop)->world->now_ns - node_of(loop)->stood_still_ns;
 }
 
+/* The time since the world began by a clock that drifts. */
+static uint64_t drifted_ns(const struct node *node)
+{
+    __int128 ahead_ns = (__int128)node->world->now_ns * node->drift_ppm / 1000000;
+    return node->world->now_ns + (uint64_t)(int64_t)ahead_ns;
+}
+
 static uint64_t sim_boottime_ns(struct loop *loop)
 {
     const struct node *node = node_of(loop);
-    return node->world->now_ns + node->booted_ago_ns + (uint64_t)node->boottime_offset_ns;
+    return drifted_ns(node) + node->booted_ago_ns + (uint64_t)node->boottime_offset_ns;
 }
 
 static uint64_t sim_wall_ns(struct loop *loop)
 {
-    return WALL_START_NS + node_of(loop)->world->now_ns + (uint64_t)node_of(loop)->wall_offset_ns;
+    return WALL_START_NS + drifted_ns(node_of(loop)) + (uint64_t)node_of(loop)->wall_offset_ns;
 }
 
 static void sim_random(struct loop *loop, void *bytes, size_t length)
 {
-    struct world *world = node_of(loop)->world;
+    struct node *node = node_of(loop);
     for (size_t done = 0; done < length;) {
-        uint64_t value = next_random(world);
+        uint64_t value = next_random(node->draws_own ? &node->random_state : &node->world->random_state);
         size_t part = length - done < sizeof value ? length - done : sizeof value;
         memcpy((char *)bytes + done, &value, part);
         done += part;
@@ -507,4 +527,16 @@ void loop_sim_set_boottime_offset(struct loop *loop, int64_t offset_ns)
 void loop_sim_set_wall_offset(struct loop *loop, int64_t offset_ns)
 {
     node_of(loop)->wall_offset_ns = offset_ns;
+}
+
+void loop_sim_set_drift(struct loop *loop, int32_t ppm)
+{
+    node_of(loop)->drift_ppm = ppm;
+}
+
+void loop_sim_reseed(struct loop *loop)
+{
+    struct node *node = node_of(loop);
+    node->random_state = next_random(&node->world->random_state);
+    node->draws_own = true;
 }

@@ -34,6 +34,8 @@ void world_after(struct world *world, uint64_t delay_ns, void (*fn)(void *arg), 
 /* Runs events until none is left (true), or `until_ns` is reached, or world_stop() was called (false). */
 bool world_run(struct world *world, uint64_t until_ns);
 void world_stop(struct world *world);
+/* Calls gate(arg, time) each time before the clock is set to a later time; NULL: no more. */
+void world_set_gate(struct world *world, void (*gate)(void *arg, uint64_t next_ns), void *arg);
 
 /* Mixes bytes into the trace hash: store requests and answers, channel traffic, events, checks. */
 void world_trace(struct world *world, const void *bytes, size_t length);
@@ -48,10 +50,15 @@ void loop_sim_resume(struct loop *loop);
 /* As resume, but of a host that was suspended as a whole: loop_now_ns() stood still meanwhile, so timers are as far
  * away as they were. */
 void loop_sim_wake(struct loop *loop);
+/* The node draws random numbers of its own from now on, not the world's: so a process and its copy draw the same ones,
+ * whatever others do.  Other ones than before each time. */
+void loop_sim_reseed(struct loop *loop);
 /* What the node's clocks show beside the true time.  An offset of the boot-time clock that shrinks makes a clock that
  * stood still, or lost a pause, as that of a machine that goes on from a snapshot. */
 void loop_sim_set_wall_offset(struct loop *loop, int64_t offset_ns);
 void loop_sim_set_boottime_offset(struct loop *loop, int64_t offset_ns);
+/* Both go faster (or slower) than the true time by so many millionths, and always have. */
+void loop_sim_set_drift(struct loop *loop, int32_t ppm);
 
 /* Two ends of a connection between two nodes. Bytes arrive in order after a random delay, in random
  * pieces. Either end may be cut: what is under way is lost, both see a reset after a while.  Or the line falls silent:
@@ -60,5 +67,7 @@ void loop_sim_set_boottime_offset(struct loop *loop, int64_t offset_ns);
 void channel_sim_pair(struct loop *a, struct loop *b, struct channel **ret_a, struct channel **ret_b);
 void channel_sim_cut(struct channel *channel);
 void channel_sim_silence(struct channel *channel, uint64_t notice_ns);
+/* When the peer wrote the last byte that was read from `channel`; 0: none was. */
+uint64_t channel_sim_written_ns(const struct channel *channel);
 
 #endif

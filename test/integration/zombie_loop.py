@@ -52,8 +52,9 @@ LOAD_S = 0.3  # the longest that clients work between two events
 LEASE_S = {'rgw': 2, 'minio': 2}
 # What is said of a process that was stopped in the moment in which it held a directory store's lock.
 STOPPED_WITH_LOCK = 'is it stopped?'
-# A client waits for the volume through several leases.
-TAKEOVER_S = 120
+# A client waits for the volume through several leases, if it must.
+TAKEOVER_LEASES, TAKEOVER_LEAST_S = 20, 120
+OWNER_WAIT = ['--owner-wait', '10m']
 # More numbers than the first server's clients use up while it is a zombie.
 OPERATIONS_APART = 1 << 24
 
@@ -186,7 +187,7 @@ class Loop:
         self.shape = LARGE if self.stores % 4 == 0 else SMALL
         self.disk = Disk(self.shape['size'])
         store = self.bench.store(f'store{self.stores}')
-        arguments = [*self.random.choice(ARGUMENTS), '--lease', f'{self.lease_s}s']
+        arguments = [*self.random.choice(ARGUMENTS), *OWNER_WAIT, '--lease', f'{self.lease_s}s']
         self.servers = [self.mishap.server(number, store, size=str(self.shape['size']), name=f'cairn{number}',
                                            arguments=arguments) for number in range(2)]
         self.store = store
@@ -264,10 +265,11 @@ class Loop:
         """Returns a connection to the second once it has the volume; for the first the mishap may be over by then."""
         waiting = Waiting(second)
         wakes = self.random.random() < 0.4
-        give_up = time.monotonic() + TAKEOVER_S
+        most_s = max(TAKEOVER_LEAST_S, TAKEOVER_LEASES * self.lease_s)
+        give_up = time.monotonic() + most_s
         while True:
             load.take_arrived()
-            limit = self.lease_s * self.random.uniform(0.7, 1.3) if wakes else TAKEOVER_S
+            limit = self.lease_s * self.random.uniform(0.7, 1.3) if wakes else most_s
             end = time.monotonic() + limit
             while not waiting.is_over(20) and time.monotonic() < end:
                 if self.mishap.awake:
@@ -275,7 +277,7 @@ class Loop:
                     load.poll(1)
             if waiting.let_in():
                 return waiting.opening.handle
-            assert time.monotonic() < give_up, f'no takeover within {TAKEOVER_S} s'
+            assert time.monotonic() < give_up, f'no takeover within {most_s} s'
             self.totals['wakes'] += 1
             self.mishap.end(first)
             self.work(load, until=waiting.let_in)

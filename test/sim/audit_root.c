@@ -21,13 +21,15 @@ struct place {
     uint64_t object;
     uint32_t start, units;
     uint8_t frame_page, frame_pages;
-    bool found; /* in the checkpoint */
+    bool found;   /* in the checkpoint */
+    bool adopted; /* its object's id is that of the checkpoint */
 };
 
 struct thing { /* an object */
     struct object_row row;
     uint32_t counted; /* of a checkpoint's row: what was found of it */
     bool found;
+    bool adopted; /* its id is that of the checkpoint */
 };
 
 struct audit {
@@ -182,6 +184,12 @@ static bool fold_log(struct audit *audit)
 
 /* ---- the checkpoint ---- */
 
+static bool same_object(const struct object_row *a, const struct object_row *b)
+{
+    return a->kind == b->kind && a->seq == b->seq && a->epoch == b->epoch && a->n == b->n &&
+           uuid_equal(&a->uuid, &b->uuid);
+}
+
 static struct thing *find(struct thing *things, size_t count, uint64_t id)
 {
     for (size_t i = 0; i < count; i++)
@@ -280,6 +288,27 @@ static bool compare_leaf(struct audit *audit, uint64_t number, const struct piec
     return fine && (there || broken(audit, "leaf", number, "is not in its frame"));
 }
 
+/* Where an owner was cloned, one copy may have published a root and the other one gone on with the log: then later
+ * owners know the objects of that one by other ids than it did. */
+static void adopt_ids(struct audit *audit, const struct object_row *row)
+{
+    for (size_t i = 0; i < audit->thing_count && audit->sim->clone != NULL; i++) {
+        struct thing *thing = &audit->things[i];
+        uint64_t id = thing->row.id;
+        if (thing->adopted || id == row->id || row->role != ROLE_PAGES || !same_object(&thing->row, row))
+            continue;
+        thing->row.id = row->id;
+        thing->adopted = true;
+        for (size_t k = 0; k < audit->place_count; k++) {
+            struct place *place = &audit->places[k];
+            if (place->object != id || place->adopted)
+                continue;
+            place->object = row->id;
+            place->adopted = true;
+        }
+    }
+}
+
 static bool compare_mid(struct audit *audit, const struct root_mid *mid)
 {
     uint8_t *payload;
@@ -307,7 +336,8 @@ static bool add_row(struct audit *audit, const struct object_row *row)
     return true;
 }
 
-static bool read_chunk(struct audit *audit, const struct root_chunk *chunk)
+/* past: behind its ids. */
+static bool read_chunk(struct audit *audit, const struct root_chunk *chunk, uint64_t past)
 {
     uint8_t *payload;
     size_t length;
@@ -321,6 +351,8 @@ static bool read_chunk(struct audit *audit, const struct root_chunk *chunk)
         return unreadable(audit, &error);
     bool fine = (!frame.graves && frame.first_id == chunk->first_id && frame.row_count == chunk->row_count) ||
                 broken(audit, "chunk", chunk->first_id, "is another one");
+    fine = fine && (frame.rows[frame.row_count - 1].id < past ||
+                    broken(audit, "chunk", chunk->first_id, "has rows of the next one"));
     for (uint32_t i = 0; i < frame.row_count && fine; i++)
         fine = add_row(audit, &frame.rows[i]);
     objects_frame_free(&frame);
@@ -338,7 +370,7 @@ static bool read_chunks(struct audit *audit, const struct root_frame *root)
         for (uint32_t i = 0; i < root->chunk_count && fine; i++) {
             if (read[i] || find(audit->rows, audit->row_count, root->chunks[i].place.object) == NULL)
                 continue;
-            fine = read_chunk(audit, &root->chunks[i]);
+            fine = read_chunk(audit, &root->chunks[i], root_chunk_past(root, i));
             read[i] = progress = true;
             left--;
         }
@@ -356,6 +388,7 @@ static bool compare_grave(struct audit *audit, const struct object_row *grave)
         return broken(audit, "object", grave->id, "died at a wrong time");
     if (grave->role != ROLE_PAGES)
         return true;
+    adopt_ids(audit, grave);
     struct thing *thing = find(audit->things, audit->thing_count, grave->id);
     if (thing == NULL || thing->row.live > 0)
         return broken(audit, "object", grave->id, "is in a grave, and not dead by the log");
@@ -416,6 +449,8 @@ static bool compare_row(struct audit *audit, struct thing *row)
 static bool compare(struct audit *audit, const struct root_frame *root)
 {
     bool fine = true;
+    for (size_t i = 0; i < audit->row_count; i++)
+        adopt_ids(audit, &audit->rows[i].row);
     for (uint32_t i = 0; i < root->mid_count && fine; i++)
         fine = compare_mid(audit, &root->mids[i]);
     fine = fine && compare_graves(audit, root);
@@ -484,8 +519,9 @@ static bool check_next_entry(struct audit *audit)
     int status = entry_decode(bytes, length, &entry, hash, NULL);
     free(bytes);
     if (status < 0)
-        return true; /* the walk of the log tells */
-    bool fine = entry.object_id >= root->next_object_id ||
+        return true;                                                       /* the walk of the log tells */
+    bool parted = audit->sim->clone != NULL && entry.epoch == root->epoch; /* see adopt_ids() */
+    bool fine = entry.object_id >= root->next_object_id || parted ||
                 broken(audit, "object id of the next entry", entry.object_id, "was set aside by the root");
     entry_free(&entry);
     return fine;

@@ -33,6 +33,11 @@
  * store);
  * writes that it takes late are not copied, so they must never show.
  *
+ * An owner may be two, a process and its clone: then its era forks, and the next
+ * one begins with what either may have left.  When one of the two is refused a log
+ * entry because the other has written it, nothing that came to it since the fork
+ * is a candidate any more.
+ *
  * Zeroes do not tell who wrote them: a read that fits several entries settles
  * only what is common to all of them.  The checker may miss something there; it
  * never accuses wrongly. */
@@ -78,8 +83,13 @@ struct segment {
 struct checker_era {
     struct list link; /* checker->eras, in order of creation */
     struct checker *checker;
-    struct checker_era *parent;
+    struct checker_era *parent, *parent_too; /* the latter: the clone of the former, if there was one */
     uint64_t epoch;
+    struct checker_era *twin; /* the process of this era was cloned: the era of the other of the two */
+    bool forked;              /* this is the clone's */
+    uint64_t forked_at;
+    bool wrote;              /* of the two, it has written to the log since */
+    bool beaten;             /* it has not, and will not */
     uint64_t flushed_before; /* the latest moment at which a flush was sent that was acknowledged */
     bool has_children;
     struct segment *segments;
@@ -277,7 +287,25 @@ static struct checker_era *era_new(struct checker *checker, uint64_t epoch)
     return era;
 }
 
+static void entry_add_initial(struct segment *segment, const struct entry *entry, uint64_t now)
+{
+    entry_add(segment, &(struct entry){ .write = entry->write,
+                                        .end = entry->end < now ? entry->end : now,
+                                        .done = NEVER,
+                                        .dead = NEVER,
+                                        .dead_by_data = NEVER,
+                                        .initial = true });
+}
+
 /* The entries of `parent` that its end may leave as content, as the initial ones of `era`. */
+static bool may_be_inherited(const struct checker_era *parent, const struct entry *entry)
+{
+    if (parent->twin == NULL)
+        return !dead_after_crash(parent, entry);
+    /* What one of the two has overwritten with the same, without a word to the store, the other one may leave. */
+    return !lost_to_others(parent, entry) && !(parent->beaten && entry->write->invoked > parent->forked_at);
+}
+
 static void era_inherit(struct checker_era *era, struct checker_era *parent)
 {
     uint64_t now = ++era->checker->clock;
@@ -291,16 +319,28 @@ static void era_inherit(struct checker_era *era, struct checker_era *parent)
         *to = (struct segment){ .start = from->start };
         for (uint32_t k = 0; k < from->count; k++) {
             const struct entry *entry = &from->entries[k];
-            if (dead_after_crash(parent, entry))
-                continue;
-            entry_add(to, &(struct entry){ .write = entry->write,
-                                           .end = entry->end < now ? entry->end : now,
-                                           .done = NEVER,
-                                           .dead = NEVER,
-                                           .dead_by_data = NEVER,
-                                           .initial = true });
+            if (may_be_inherited(parent, entry))
+                entry_add_initial(to, entry, now);
         }
-        assert(to->count > 0);
+        assert(to->count > 0 || parent->twin != NULL);
+    }
+}
+
+/* What the clone of the parent may have left, too: of either, nobody knows whether it could write to the log. */
+static void era_inherit_more(struct checker_era *era, struct checker_era *parent)
+{
+    uint64_t now = ++era->checker->clock;
+    era->parent_too = parent;
+    parent->has_children = true;
+    for (size_t i = 0; i < parent->count; i++)
+        segment_split(era, parent->segments[i].start);
+    for (size_t i = 0; i < era->count; i++) {
+        const struct segment *from = &parent->segments[segment_find(parent, era->segments[i].start)];
+        for (uint32_t k = 0; k < from->count; k++)
+            if (may_be_inherited(parent, &from->entries[k]) &&
+                entry_of(&era->segments[i], from->entries[k].write) == NULL)
+                entry_add_initial(&era->segments[i], &from->entries[k], now);
+        assert(era->segments[i].count > 0);
     }
 }
 
@@ -309,6 +349,8 @@ struct checker_era *checker_era(struct checker *checker, uint64_t epoch)
     struct checker_era *below = NULL;
     list_for_each (node, &checker->eras) {
         struct checker_era *era = container_of(node, struct checker_era, link);
+        if (era->forked)
+            continue;
         if (era->epoch == epoch)
             return era;
         if (era->epoch < epoch && (below == NULL || era->epoch > below->epoch))
@@ -317,7 +359,50 @@ struct checker_era *checker_era(struct checker *checker, uint64_t epoch)
     assert(below != NULL);
     struct checker_era *era = era_new(checker, epoch);
     era_inherit(era, below);
+    if (below->twin != NULL)
+        era_inherit_more(era, below->twin);
     return era;
+}
+
+static struct checker_era *find_era(struct checker *checker, uint64_t epoch, bool forked)
+{
+    list_for_each (node, &checker->eras) {
+        struct checker_era *era = container_of(node, struct checker_era, link);
+        if (era->epoch == epoch && era->forked == forked)
+            return era;
+    }
+    return NULL;
+}
+
+void checker_fork(struct checker *checker, uint64_t epoch)
+{
+    struct checker_era *era = checker_era(checker, epoch), *twin = era_new(checker, epoch);
+    struct list link = twin->link;
+    free(twin->segments);
+    *twin = *era;
+    twin->link = link;
+    twin->segments = memory_array(era->capacity, sizeof era->segments[0]);
+    for (size_t i = 0; i < era->count; i++) {
+        twin->segments[i] = era->segments[i];
+        twin->segments[i].capacity = era->segments[i].count;
+        twin->segments[i].entries =
+            memory_copy(era->segments[i].entries, era->segments[i].count * sizeof era->segments[i].entries[0]);
+    }
+    twin->forked = true;
+    twin->twin = era;
+    era->twin = twin;
+    era->forked_at = twin->forked_at = ++checker->clock;
+    list_for_each (node, &checker->eras) {
+        struct checker_era *later = container_of(node, struct checker_era, link);
+        if (later->parent == era)
+            later->parent_too = twin;
+    }
+}
+
+struct checker_era *checker_era_of_fork(struct checker *checker, uint64_t epoch)
+{
+    struct checker_era *era = find_era(checker, epoch, true);
+    return era != NULL ? era : checker_era(checker, epoch);
 }
 
 static void end_unanswered(struct checker_era *era, bool only_lost)
@@ -343,8 +428,8 @@ void checker_era_lost_are_over(struct checker_era *era)
 
 static bool era_descends(const struct checker_era *era, const struct checker_era *ancestor)
 {
-    for (era = era->parent; era != NULL; era = era->parent)
-        if (era == ancestor)
+    for (; era->parent != NULL; era = era->parent)
+        if (era->parent == ancestor || era->parent_too == ancestor)
             return true;
     return false;
 }
@@ -575,14 +660,47 @@ bool checker_flush_end(struct checker_op *op, char ret_story[CHECKER_STORY_MAX])
     return era_flushed(era, invoked, ret_story);
 }
 
-bool checker_era_released(struct checker *checker, uint64_t epoch, char ret_story[CHECKER_STORY_MAX])
+bool checker_era_released(struct checker *checker, uint64_t epoch, bool forked, char ret_story[CHECKER_STORY_MAX])
 {
-    list_for_each (node, &checker->eras) {
-        struct checker_era *era = container_of(node, struct checker_era, link);
-        if (era->epoch == epoch)
-            return era_flushed(era, ++checker->clock, ret_story);
+    struct checker_era *era = find_era(checker, epoch, forked);
+    if (era == NULL && forked)
+        era = find_era(checker, epoch, false);
+    return era == NULL || era_flushed(era, ++checker->clock, ret_story); /* NULL: nobody was served */
+}
+
+/* Strikes what came to `era` since the fork from all later ones. */
+static bool era_strike_later(struct checker_era *era, struct checker_era *later, char *ret_story)
+{
+    for (size_t i = 0; i < era->count; i++) {
+        for (uint32_t k = 0; k < era->segments[i].count; k++) {
+            const struct write_id *write = era->segments[i].entries[k].write;
+            if (write->invoked > era->forked_at &&
+                !era_strike(later, write, era->segments[i].start, segment_end(era, i), era->epoch, ret_story))
+                return false;
+        }
     }
-    return true; /* nobody was served */
+    return true;
+}
+
+void checker_fork_wrote(struct checker *checker, uint64_t epoch, bool forked)
+{
+    struct checker_era *era = find_era(checker, epoch, forked);
+    if (era != NULL)
+        era->wrote = true;
+}
+
+bool checker_fork_lost(struct checker *checker, uint64_t epoch, bool forked, char ret_story[CHECKER_STORY_MAX])
+{
+    struct checker_era *era = find_era(checker, epoch, forked);
+    if (era == NULL || era->twin == NULL || era->beaten || era->wrote)
+        return true;
+    era->beaten = true;
+    list_for_each (node, &checker->eras) {
+        struct checker_era *later = container_of(node, struct checker_era, link);
+        if (era_descends(later, era) && !era_strike_later(era, later, ret_story))
+            return false;
+    }
+    return true;
 }
 
 void checker_op_failed(struct checker_op *op)

@@ -31,7 +31,17 @@ void checker_free(struct checker *checker);
  * was told that it is served by that owner. */
 struct checker_era *checker_era(struct checker *checker, uint64_t epoch);
 /* The owner has given the volume back in good order: everything that was answered until now is durable. */
-bool checker_era_released(struct checker *checker, uint64_t epoch, char ret_story[CHECKER_STORY_MAX]);
+bool checker_era_released(struct checker *checker, uint64_t epoch, bool forked, char ret_story[CHECKER_STORY_MAX]);
+/* The owner of `epoch` is two from now on: a process and its clone, each with an era of its own that begins with all
+ * that is so by now.  Once for a checker. */
+void checker_fork(struct checker *checker, uint64_t epoch);
+/* The era of the clone; of an epoch that was not forked, checker_era(). */
+struct checker_era *checker_era_of_fork(struct checker *checker, uint64_t epoch);
+/* One of the two has written to the log since. */
+void checker_fork_wrote(struct checker *checker, uint64_t epoch, bool forked);
+/* One of the two can write nothing to the log any more: if it never did since the fork, nothing that came to it is ever
+ * seen by later owners.  False: something was. */
+bool checker_fork_lost(struct checker *checker, uint64_t epoch, bool forked, char ret_story[CHECKER_STORY_MAX]);
 /* The owner's process is gone: what was unanswered takes no effect any more. */
 void checker_era_ended(struct checker_era *era);
 

@@ -21,6 +21,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "clone.h"
+#include "court.h"
 #include "rt/task.h"
 #include "rt/timer.h"
 #include "wire.h"
@@ -65,6 +67,7 @@ struct client {
     struct cable cable;
     struct wire wire;
     struct checker_era *era;
+    uint64_t epoch;
     bool calm;    /* made when the run was calm: nothing may fail */
     bool leaving; /* the end of the stream is expected */
     bool broken;  /* no more requests */
@@ -154,22 +157,34 @@ static void request_failed(struct client *client, struct request *request, uint3
                  client->number, client->disk->name, request_names[request->kind], request->handle, request->offset,
                  request->length, error, client->calm ? " although all is healed" : "");
     if (request->op != NULL)
-        checker_op_failed(request->op);
+        court_op_failed(client->sim, request->op);
+}
+
+static void told_success(struct client *client)
+{
+    struct sim *sim = client->sim;
+    uint64_t sent_ns = channel_sim_written_ns(client->cable.channel);
+    if (sim->remote >= 0)
+        clone_answered(sim, client->disk, client->epoch, sent_ns);
+    else
+        tenure_answered(sim, client->disk, client->node, client->epoch, UNIVERSE_ORIGINAL,
+                        sim->hosts[client->node->setup.host].lied_ns, sent_ns);
 }
 
 static void request_succeeded(struct client *client, struct request *request)
 {
     char story[CHECKER_STORY_MAX];
     bool fine = true;
+    told_success(client);
     if (request->command == WIRE_READ) {
         if (request->filled != request->length)
             sim_fail(client->sim, "read #%" PRIu64 " was answered with %" PRIu32 " of %" PRIu32 " bytes",
                      request->handle, request->filled, request->length);
-        fine = checker_read_end(request->op, request->bytes, story);
+        fine = court_read_end(client->sim, request->op, request->bytes, request->length, story);
     } else if (request->command == WIRE_FLUSH) {
-        fine = checker_flush_end(request->op, story);
+        fine = court_flush_end(client->sim, request->op, story);
     } else if (request->op != NULL) {
-        fine = checker_write_end(request->op, story);
+        fine = court_write_end(client->sim, request->op, story);
     }
     if (!fine)
         sim_fail(client->sim, "client %d of '%s', answer to %s #%" PRIu64 ": %s", client->number, client->disk->name,
@@ -374,13 +389,12 @@ static void request_prepare(struct client *client, struct request *request)
     if (request->expected_error != 0 || request->command == WIRE_CACHE)
         return;
     if (request->command == WIRE_READ) {
-        request->op = checker_read_begin(client->era, request->offset, request->length);
+        request->op = court_read_begin(client->sim, client->era, request->offset, request->length);
     } else if (request->command == WIRE_FLUSH) {
-        request->op = checker_flush_begin(client->era);
+        request->op = court_flush_begin(client->sim, client->era);
     } else {
-        request->op = checker_write_begin(client->era, request->offset, request->length, request->content, fua);
-        if (request->command == WIRE_WRITE)
-            checker_fill(request->op, request->bytes);
+        request->op = court_write_begin(client->sim, client->era, request->offset, request->length, request->content,
+                                        fua, request->bytes);
     }
 }
 
@@ -507,11 +521,11 @@ static void disconnect(struct client *client)
         if (!request->used)
             continue;
         if (request->op != NULL)
-            checker_op_lost(request->op);
+            court_op_lost(client->sim, request->op);
         request_free(client, request);
     }
     if (server_gone && client->era != NULL)
-        checker_era_ended(client->era);
+        court_era_ended(client->sim, client->era);
     node_disconnect(&client->cable);
     channel_close(client->cable.channel);
     client->cable.channel = NULL;
@@ -546,8 +560,8 @@ CO static int connect_to_home(struct client *client)
     uint64_t epoch = code == 0 ? node_epoch(client->node, client->disk->name) : 0;
     sim_trace(sim, "c%d connects to %s at %s: %d, epoch %" PRIu64 " %s", client->number, client->disk->name,
               client->node->name, code, epoch, refusal);
-    if (code == -EBUSY)
-        client->disk->refusals++;
+    if (code == -EBUSY && client->disk->refused_ns == 0 && client->node == client->disk->home)
+        client->disk->refused_ns = world_now_ns(sim->world);
     if (code == -EPROTO)
         sim_fail(sim, "client %d of '%s': the server broke the protocol of the handshake", client->number,
                  client->disk->name);
@@ -555,10 +569,13 @@ CO static int connect_to_home(struct client *client)
         disconnect(client);
         return code < 0 ? code : -EPIPE;
     }
-    client->disk->refusals = 0;
-    client->era = checker_era(client->disk->checker, epoch);
+    client->disk->refused_ns = 0;
+    if (client->calm)
+        client->disk->healed_ns = 0;
+    client->epoch = epoch;
+    client->era = court_era(sim, client->disk, epoch);
     if (node_has_one_connection(client->node))
-        checker_era_lost_are_over(client->era);
+        court_era_lost_are_over(sim, client->era);
     group_spawn(&client->receiving, "receive", receive_task, client);
     return 0;
 }
@@ -569,6 +586,18 @@ static bool may_go_on(const struct client *client)
     if (client->calm)
         return sim->phase == SIM_CALM;
     return sim->phase == SIM_CHAOS && sim->client_requests < sim->client_requests_max;
+}
+
+/* Until the next burst, or until it has to leave. */
+CO static void think(struct client *client)
+{
+    uint64_t left_ns = world_random(client->sim->world, client->profile.think_ns + 1);
+    while (left_ns > 0 && may_go_on(client)) {
+        uint64_t part_ns = left_ns < NS_PER_S ? left_ns : NS_PER_S;
+        if (sleep_ns(part_ns) < 0)
+            return;
+        left_ns -= part_ns;
+    }
 }
 
 CO static void one_connection(struct client *client)
@@ -584,7 +613,7 @@ CO static void one_connection(struct client *client)
     uint64_t burst = 0;
     for (uint64_t i = 0; i < count; i++, burst--) {
         if (burst == 0 && i > 0)
-            sleep_ns(world_random(sim->world, client->profile.think_ns + 1));
+            think(client);
         if (!may_go_on(client))
             break;
         if (burst == 0)

@@ -4,12 +4,16 @@
  * faults.  First it runs without an accident, which tells how many store
  * requests there are.  A point is then the number
  *
- *     (request - 1) * 9 + moment * 3 + kind
+ *     (request - 1) * 12 + moment * 4 + kind
  *
- * with the moments of enum crash_moment, and three kinds of accident: a crash
- * with a restart on the same host; a crash with another host taking over; and
- * a process that stands still there, is taken over from, and goes on
- * afterwards. */
+ * with the moments of enum crash_moment, and four kinds of accident: a crash
+ * with a restart on the same host; a crash with another host taking over when
+ * the lease has run out; a process that stands still there for longer than that,
+ * is taken over from, and goes on afterwards; and the same where the other breaks
+ * the lease, for a short stand as well.
+ *
+ * The lease is short and checkpoints are frequent, so that renewals, roots and
+ * releases are among the requests. */
 #include "crash_points.h"
 
 #include <inttypes.h>
@@ -19,7 +23,9 @@
 #include "seeds.h"
 
 #define CRASH_SEED 4711
-#define KINDS 3
+enum kind { RESTART, TAKEOVER, PAUSE, PAUSE_BROKEN };
+#define KINDS 4
+#define LEASE_MS 2000
 #define POINTS_PER_REQUEST (CRASH_MOMENTS * KINDS)
 /* A point plus n times this: the same, and a crash n requests later. */
 #define PAIR_STRIDE UINT64_C(100000)
@@ -40,8 +46,8 @@ static void fixed_plan(struct plan *ret_plan)
             .requests_most = 60,
             .calm_requests = 8,
             .burst = 4,
-            .think_ns = 30 * NS_PER_MS,
-            .pause_ns = 100 * NS_PER_MS,
+            .think_ns = 150 * NS_PER_MS,
+            .pause_ns = 600 * NS_PER_MS,
             .patience_ns = 2 * NS_PER_S,
             .orderly = true,
             .weights = { 10, 60, 16, 8, 8, 0, 0, 2 },
@@ -56,8 +62,9 @@ static void fixed_plan(struct plan *ret_plan)
     plan.server.volume.memory_bytes = 32 * MIB;
     plan.server.volume.dirty_bytes = 4 * MIB;
     plan.server.volume.batch_age_ms = 200;
-    plan.server.volume.release_grace_ms = 1000;
-    plan.server.volume.checkpoint_slots = 3;
+    plan.server.volume.release_grace_ms = 60;
+    plan.server.volume.lease_ms = LEASE_MS;
+    plan.server.volume.checkpoint_slots = 5;
     plan.server.volume.checkpoint_object_bytes = 8192;
     plan.server.volume.checkpoint_frame_bytes = CHECKPOINT_FRAME_LEAST;
     plan.server.volume.map_bytes = 65536;
@@ -90,8 +97,10 @@ bool crash_points_one(uint64_t point, bool verbose)
     plan.crash_at = first / POINTS_PER_REQUEST + 1;
     plan.crash_again = point / PAIR_STRIDE;
     plan.crash_moment = (int)(first / KINDS % CRASH_MOMENTS);
-    plan.successor_breaks = kind > 0;
-    plan.pause_instead = kind == 2;
+    plan.elsewhere = kind != RESTART;
+    plan.successor_breaks = kind == PAUSE_BROKEN;
+    plan.pause_instead = kind == PAUSE || kind == PAUSE_BROKEN;
+    plan.resume_least_ns = kind == PAUSE ? 2 * LEASE_MS * NS_PER_MS : 10 * NS_PER_MS;
     snprintf(what, sizeof what, "crash point %" PRIu64, point);
     return run_plan(sim, &plan, what, NULL);
 }

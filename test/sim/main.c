@@ -142,6 +142,9 @@ int main(int argc, char **argv)
         return tell(options.pairs ? crash_pairs_run(options.jobs) : crash_points_run(options.jobs));
     if (options.has_seed)
         return seed_run(options.seed, options.verbose) ? 0 : 1;
-    return tell(runner_run(options.determinism ? seed_twice : seed_quietly, NULL, options.first, options.seeds,
-                           options.jobs, true));
+    seeds_count();
+    struct runner_result result = runner_run(options.determinism ? seed_twice : seed_quietly, NULL, options.first,
+                                             options.seeds, options.jobs, true);
+    seeds_tell(stdout);
+    return tell(result);
 }

@@ -18,6 +18,8 @@
 
 #include "audit.h"
 #include "base/memory.h"
+#include "clone.h"
+#include "court.h"
 #include "rt/task.h"
 #include "tap.h"
 
@@ -39,12 +41,21 @@ static void on_volume_event(struct node *node, struct disk *disk, const char *te
     if (begins_with(text, "open") && (asked >> epoch % 64 & 1) == 0)
         sim_fail(node->sim, "%s serves '%s' and has not looked whether the register names it since it took it",
                  node->name, disk->name);
-    if (begins_with(text, "released") && !checker_era_released(disk->checker, node_epoch(node, disk->name), story))
+    if (begins_with(text, "open"))
+        node->opened[disk - node->sim->disks] = epoch;
+    if (begins_with(text, "released") && !court_era_released(node->sim, disk, epoch, story))
         sim_fail(node->sim, "%s released '%s': %s", node->name, disk->name, story);
-    if (begins_with(text, "checkpoint at") && !node->sim->damaged)
+    if (begins_with(text, "checkpoint at") && !node->sim->damaged && node->sim->remote < 0)
         audit_checkpoint(node->sim, disk->name);
-    if (begins_with(text, "another owner has taken it") && audit_ownership(node->sim, disk->name, &ownership) &&
-        ownership.process == node->process)
+    if (strstr(text, "its clients are dropped") == NULL)
+        return;
+    if (node->sim->remote >= 0)
+        clone_lost(node->sim, disk, epoch);
+    else
+        tenure_lost(disk, epoch, UNIVERSE_ORIGINAL, world_now_ns(node->sim->world));
+    /* Of two copies, each may find that it is not the one. */
+    if (!node->sim->damaged && node->cloned_ns == 0 && audit_ownership(node->sim, disk->name, &ownership) &&
+        ownership.process == node->process && ownership.epoch == epoch)
         sim_fail(node->sim, "%s, the lawful owner of '%s', believes to be fenced: %s", node->name, disk->name, text);
 }
 
@@ -74,19 +85,12 @@ static void on_event(struct event_sink *sink, enum event_level level, const char
 
 /* ---- the host ---- */
 
-static void boot_id_of(int host, uint8_t ret_id[BOOT_ID_BYTES])
-{
-    memset(ret_id, 0, BOOT_ID_BYTES);
-    ret_id[0] = 0xb0;
-    ret_id[1] = (uint8_t)host;
-}
-
 static void host_sign(struct host *host, struct register_body *body)
 {
     struct node *node = container_of(host, struct node, host);
     snprintf(body->host, sizeof body->host, "host%d", node->setup.host);
     body->process = node->process;
-    boot_id_of(node->setup.host, body->boot_id);
+    host_boot_id(node->sim, node->setup.host, body->boot_id);
     snprintf(body->lock_path, sizeof body->lock_path, "/lock/%" PRIu64, node->process);
     body->lock_device = 1;
     body->lock_inode = node->process;
@@ -96,7 +100,7 @@ static bool host_owner_is_dead(struct host *host, const struct register_body *bo
 {
     struct node *self = container_of(host, struct node, host);
     uint8_t boot_id[BOOT_ID_BYTES];
-    boot_id_of(self->setup.host, boot_id);
+    host_boot_id(self->sim, self->setup.host, boot_id);
     if (memcmp(boot_id, body->boot_id, BOOT_ID_BYTES) != 0)
         return false;
     list_for_each (link, &self->sim->nodes) {
@@ -125,10 +129,13 @@ struct node *node_start(struct sim *sim, const struct node_setup *setup)
     node->process = ++sim->next_process;
     snprintf(node->name, sizeof node->name, "s%" PRIu64 "@%d", node->process, setup->host);
     node->loop = loop_sim_new(sim->world, node->name);
+    loop_sim_reseed(node->loop);
     node->host.ops = &host_ops;
     node->events.raise = on_event;
     node->events.least = EVENT_DEBUG;
-    node->fault = store_fault_new(sim->world, store_mem_open(sim->mem), &setup->faults);
+    host_join(node);
+    node->fault = store_fault_new(sim->world, tenure_watch(sim, node, UNIVERSE_ORIGINAL, store_mem_open(sim->mem)),
+                                  &setup->faults);
     node->tap = tap_new(node, node->fault);
     node->volumes = volumes_new(node->loop, tap_store(node->tap), &node->host, &node->events, &node->setup.volume);
     const struct nbd_wiring wiring = {
@@ -145,6 +152,8 @@ struct node *node_start(struct sim *sim, const struct node_setup *setup)
     waitq_init(&node->ended);
     list_push_back(&sim->nodes, &node->link);
     sim_trace(sim, "%s starts%s", node->name, setup->break_lease ? ", breaks leases" : "");
+    if (sim->hosts[setup->host].stopped_ns != 0)
+        node_suspend(node);
     return node;
 }
 
@@ -185,6 +194,7 @@ void node_crash(struct node *node)
         return;
     sim_trace(node->sim, "%s crashes", node->name);
     bool stopping = node->state == NODE_STOPPING;
+    node_wake(node);
     node_resume(node);
     node->state = NODE_CRASHING;
     tap_cut(node->tap);
@@ -207,11 +217,29 @@ void node_pause(struct node *node)
 
 void node_resume(struct node *node)
 {
-    if (node->state != NODE_PAUSED)
+    if (node->state != NODE_PAUSED || node->suspended || node->elsewhere)
         return;
     sim_trace(node->sim, "%s goes on", node->name);
     node->state = NODE_UP;
     loop_sim_resume(node->loop);
+}
+
+void node_suspend(struct node *node)
+{
+    if (node->state != NODE_UP || node->elsewhere)
+        return;
+    node->state = NODE_PAUSED;
+    node->suspended = true;
+    loop_sim_pause(node->loop);
+}
+
+void node_wake(struct node *node)
+{
+    if (!node->suspended || node->elsewhere)
+        return;
+    node->suspended = false;
+    node->state = NODE_UP;
+    loop_sim_wake(node->loop);
 }
 
 struct stopping {
@@ -269,6 +297,15 @@ void node_weather(struct node *node, enum node_weather weather)
         faults = (struct fault_settings){ .way_there = faults.way_there, .way_back = faults.way_back };
     if (weather == NODE_WEATHER_OUTAGE)
         faults.lost_permille = 1000;
+    if (weather == NODE_WEATHER_DEAF)
+        faults = (struct fault_settings){ .way_there = faults.way_there,
+                                          .way_back = faults.way_back,
+                                          .timeout = faults.timeout,
+                                          .unanswered_permille = 1000 };
+    if (weather == NODE_WEATHER_HALF) {
+        faults.lost_permille = 400;
+        faults.unanswered_permille = 600;
+    }
     tap_set_full(node->tap, weather == NODE_WEATHER_FULL);
     sim_trace(node->sim, "%s has weather %d", node->name, (int)weather);
     store_fault_change(node->fault, &faults);
@@ -329,6 +366,13 @@ void node_disconnect(struct cable *cable)
     list_remove(&cable->link);
 }
 
+void node_silence(struct node *node, uint32_t permille, uint64_t notice_ns)
+{
+    list_for_each (link, &node->cables)
+        if (world_chance(node->sim->world, permille))
+            channel_sim_silence(container_of(link, struct cable, link)->channel, notice_ns);
+}
+
 bool node_has_one_connection(const struct node *node)
 {
     return node_alive(node) && nbd_service_read_counts(node->service).connections == 1;
@@ -354,6 +398,31 @@ uint64_t node_epoch(const struct node *node, const char *name)
     snprintf(search.subject, sizeof search.subject, "volume '%s'", name);
     volumes_walk(node->volumes, compare_epoch, &search);
     return search.epoch;
+}
+
+struct steadiness {
+    const struct node *node;
+    bool steady;
+};
+
+static void look_for_opening(void *arg, struct volume *volume)
+{
+    struct steadiness *steadiness = arg;
+    uint64_t epoch = volume_read_counts(volume).epoch;
+    bool open = false;
+    for (int i = 0; i < steadiness->node->sim->disk_count; i++) {
+        char subject[SIM_NAME_MAX + 16];
+        snprintf(subject, sizeof subject, "volume '%s'", steadiness->node->sim->disks[i].name);
+        open = open || (strcmp(volume_subject(volume), subject) == 0 && steadiness->node->opened[i] == epoch);
+    }
+    steadiness->steady = steadiness->steady && open && epoch != 0;
+}
+
+bool node_is_steady(const struct node *node)
+{
+    struct steadiness steadiness = { .node = node, .steady = true };
+    volumes_walk(node->volumes, look_for_opening, &steadiness);
+    return steadiness.steady;
 }
 
 static void look_for_unsettled(void *arg, struct volume *volume)

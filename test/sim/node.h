@@ -37,6 +37,9 @@ struct node {
     struct sim *sim;
     char name[SIM_NAME_MAX];
     enum node_state state;
+    bool suspended;     /* PAUSED with all of its host */
+    bool elsewhere;     /* this is a clone's memory, and the process lives in the original (clone.h) */
+    uint64_t cloned_ns; /* when it was cloned; 0: it was not */
     struct node_setup setup;
     uint64_t process; /* stands in registers as process id and lock inode */
     struct loop *loop;
@@ -46,8 +49,10 @@ struct node {
     struct store *fault; /* below the tap */
     struct volumes *volumes;
     struct nbd_service *service;
-    struct group group;            /* crash, shutdown */
-    struct list cables;            /* struct cable: connections of clients */
+    struct group group;                 /* crash, shutdown */
+    struct list cables;                 /* struct cable: connections of clients */
+    struct sent sent[SIM_DISKS_MAX][2]; /* by universe (clone.h) */
+    uint64_t opened[SIM_DISKS_MAX];     /* the epoch in which it last began to serve the disk */
     uint64_t asked[SIM_DISKS_MAX]; /* bit (epoch % 64): it asked for the disk's register when that was of this epoch */
     struct waitq ended;            /* of sim->outside: it is GONE */
     int shutdown_code;             /* of a clean shutdown: what volumes_shutdown() said */
@@ -70,13 +75,24 @@ void node_disconnect(struct cable *cable);
 void node_crash(struct node *node);
 void node_pause(struct node *node);
 void node_resume(struct node *node);
+/* The same when all of its host stands still (hosts.h); a process that is paused already stays so. */
+void node_suspend(struct node *node);
+void node_wake(struct node *node);
 /* As on SIGTERM.  NODE_GONE when it is done, at the latest after `patience_ns`. */
 void node_stop(struct node *node, uint64_t patience_ns);
 bool node_alive(const struct node *node); /* UP, PAUSED or STOPPING */
 
-/* Its way to the store: as its setup says; broken altogether; to a store that is full; or with delays only.  Harmless
+/* Its way to the store: as its setup says; broken altogether; broken on the way back, so that requests take effect and
+ * nobody hears of it; broken now and then in both directions; to a store that is full; or with delays only.  Harmless
  * when it is gone. */
-enum node_weather { NODE_WEATHER_DRAWN, NODE_WEATHER_OUTAGE, NODE_WEATHER_FULL, NODE_WEATHER_FAIR };
+enum node_weather {
+    NODE_WEATHER_DRAWN,
+    NODE_WEATHER_OUTAGE,
+    NODE_WEATHER_DEAF,
+    NODE_WEATHER_HALF,
+    NODE_WEATHER_FULL,
+    NODE_WEATHER_FAIR,
+};
 void node_weather(struct node *node, enum node_weather weather);
 
 /* Creates a volume as an administrator would, trying until it works. */
@@ -85,8 +101,13 @@ CO void node_create_volume(struct node *node, const char *name, uint64_t size);
 /* Whether it has a single connection left: the caller's.  (More may be those of others, or lost ones that it still
  * works on.) */
 bool node_has_one_connection(const struct node *node);
+/* No volume is being opened. */
+bool node_is_steady(const struct node *node);
 /* Of the volume while clients are connected to it; 0 when it is not open. */
 uint64_t node_epoch(const struct node *node, const char *name);
+
+/* Its lines to its clients fall silent, each with the chance given; each end notices only `notice_ns` later. */
+void node_silence(struct node *node, uint32_t permille, uint64_t notice_ns);
 
 /* Whether all that its volumes were given is durable; `ret_volume` (SIM_NAME_MAX): one of which it is not. */
 bool node_settled(const struct node *node, char *ret_volume);

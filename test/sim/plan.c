@@ -9,6 +9,9 @@
 #include "scenario.h"
 
 #define MIB (UINT64_C(1) << 20)
+/* An answer leaves within 24/30 of a lease by one clock, and another server takes over after a whole one by its own: so
+ * much may they differ, together, and much more than any clock that is not broken. */
+#define DRIFT_MOST_PPM 50000
 
 static uint64_t draw_size(struct sim *sim)
 {
@@ -69,6 +72,8 @@ static void draw_volume_settings(struct sim *sim, struct volume_settings *settin
     settings->release_grace_ms = sim_spread(sim, 1, 10000);
     settings->flush_deadline_ms = sim_spread(sim, 20000, 120000);
     settings->read_deadline_ms = sim_spread(sim, 20000, 60000);
+    settings->lease_ms = sim_spread(sim, 3000, 30000);
+    settings->owner_wait_ms = sim_spread(sim, 500, 60000);
     settings->uploads = (uint32_t)sim_spread(sim, 1, 8);
     if (world_random(sim->world, 4) == 0)
         return; /* checkpoints at release only */
@@ -76,6 +81,8 @@ static void draw_volume_settings(struct sim *sim, struct volume_settings *settin
     settings->checkpoint_bytes = sim_spread(sim, 65536, 64 * MIB);
     settings->checkpoint_object_bytes = sim_spread(sim, 8192, 8 * MIB);
     settings->checkpoint_frame_bytes = (uint32_t)sim_spread(sim, CHECKPOINT_FRAME_LEAST, 128 * 1024);
+    if (settings->checkpoint_slots % 4 == 0)
+        settings->checkpoint_chunks = 1; /* as soon as there are two, their rows are packed */
     settings->map_bytes = sim_spread(sim, 65536, 4 * MIB);
 }
 
@@ -116,10 +123,29 @@ static void draw_accidents(struct sim *sim, struct plan *plan)
     }
 }
 
+/* Of either sign. */
+static int64_t draw_offset(struct sim *sim, uint64_t most)
+{
+    return (int64_t)world_random(sim->world, 2 * most + 1) - (int64_t)most;
+}
+
+static void draw_clocks(struct sim *sim, struct plan *plan)
+{
+    if (world_random(sim->world, 3) == 0)
+        return; /* all clocks agree */
+    for (int i = 0; i < SIM_HOSTS_MAX; i++) {
+        plan->drift_ppm[i] = (int32_t)draw_offset(sim, DRIFT_MOST_PPM);
+        plan->wall_offset_ns[i] = draw_offset(sim, 24 * 3600 * NS_PER_S);
+    }
+    plan->store_drift_ppm = (int32_t)draw_offset(sim, DRIFT_MOST_PPM);
+    plan->store_offset_ns = draw_offset(sim, 24 * 3600 * NS_PER_S);
+}
+
 void plan_draw(struct sim *sim, struct plan *ret_plan)
 {
     struct plan plan = {
-        .hosts = (int)sim_between(sim, 1, 3),
+        .hosts = (int)sim_between(sim, 1, 4),
+        .breaks_permille = (uint32_t)(world_random(sim->world, 2) * world_random(sim->world, 500)),
         .disks = (int)sim_between(sim, 1, SIM_DISKS_MAX),
         .created_by_clients = world_random(sim->world, 2) == 0,
         .clients = (int)sim_between(sim, 1, 4),
@@ -133,10 +159,13 @@ void plan_draw(struct sim *sim, struct plan *ret_plan)
     plan.profile.think_ns = plan.chaos_ns * (uint64_t)(plan.disks * plan.clients) * plan.profile.burst / plan.requests;
     if (world_random(sim->world, 128) == 0)
         draw_long_log(&plan);
+    draw_clocks(sim, &plan);
     draw_volume_settings(sim, &plan.server.volume);
     draw_faults(sim, &plan.server.faults);
     plan.server.nbd = nbd_settings_default();
     plan.server.nbd.default_size = plan.sizes[0];
     draw_accidents(sim, &plan);
+    if (world_random(sim->world, 3) > 0)
+        plan.pin_pause_ns = sim_spread(sim, 200 * NS_PER_MS, 30 * NS_PER_S);
     *ret_plan = plan;
 }

@@ -4,7 +4,8 @@
  *     chaos       clients work, accidents happen; an operator restarts what has
  *                 crashed, and breaks a lease when clients are refused for long
  *     settling    all faults end, paused processes go on; who was told to break
- *                 a lease may still do so
+ *                 a lease may still do so; clients leave, and so all that servers
+ *                 hold is given back
  *     calm        every client must reconnect, work, flush
  *     the end     all processes shut down cleanly; a fresh one, on any host,
  *                 without breaking a lease, must serve everything as the
@@ -22,7 +23,9 @@
 
 #include "audit.h"
 #include "base/memory.h"
+#include "clone.h"
 #include "damage.h"
+#include "pinner.h"
 #include "rt/task.h"
 
 /* All of a run, in virtual time: the longest chaos, and then everything that waits for a deadline. */
@@ -34,8 +37,13 @@
 /* When faults have ended, what was late may still land so much later; and openings that were under way come to an end.
  */
 #define SETTLING_NS (90 * NS_PER_S)
+/* And when dead lines have been noticed, too. */
+#define SILENCE_MOST_NS (110 * NS_PER_S)
+#define SETTLING_SILENT_NS (SETTLING_NS + SILENCE_MOST_NS)
+/* From when a disk of a dead owner is wanted, in calm, until it is served, beside the lease: to look, to take, to
+ * replay. */
+#define TAKEOVER_SLACK_NS (25 * NS_PER_S)
 #define OPERATOR_NS (500 * NS_PER_MS) /* how often the operator looks */
-#define REFUSALS_MAX 12               /* before the operator breaks a lease */
 #define NODES_MAX 24                  /* processes in a run, so that a run stays small */
 #define CLIENTS_MAX 16
 
@@ -44,6 +52,7 @@ struct run {
     const struct plan *plan;
     struct client *clients[CLIENTS_MAX];
     int client_count;
+    struct pinner *pinner; /* NULL: nobody pins */
     int node_count;
     struct group group;
     bool over;
@@ -52,6 +61,7 @@ struct run {
 static struct node *start_node(struct run *run, int host, bool break_lease)
 {
     struct node_setup setup = run->plan->server;
+    assert(host < SIM_HOSTS_MAX);
     setup.host = host;
     setup.break_lease = break_lease;
     run->node_count++;
@@ -87,7 +97,8 @@ static struct node *random_node(struct run *run)
 static void move_disk(struct disk *disk, struct node *node)
 {
     disk->home = node;
-    disk->refusals = 0;
+    disk->refused_ns = 0;
+    disk->healed_ns = node->sim->phase == SIM_CHAOS ? 0 : world_now_ns(node->sim->world);
 }
 
 /* ---- setting up ---- */
@@ -135,6 +146,8 @@ CO static void set_up(struct run *run)
         assert(run->client_count < CLIENTS_MAX);
         run->clients[run->client_count++] = client_start(sim, &sim->disks[i % plan->disks], i, &profile);
     }
+    if (plan->pin_pause_ns > 0)
+        run->pinner = pinner_start(sim, &plan->server.faults, plan->pin_pause_ns);
 }
 
 /* ---- accidents ---- */
@@ -142,6 +155,63 @@ CO static void set_up(struct run *run)
 static void resume_later(void *arg)
 {
     node_resume(arg);
+}
+
+struct waking {
+    struct sim *sim;
+    int host;
+    bool set_right;
+    uint64_t wall_back_ns;
+};
+
+static void wake_later(void *arg)
+{
+    struct waking *waking = arg;
+    struct sim *sim = waking->sim;
+    host_wake(sim, waking->host, waking->set_right);
+    /* It wakes with a clock that was wrong all along. */
+    if (waking->wall_back_ns > 0 && sim->phase == SIM_CHAOS)
+        host_set_wall(sim, waking->host, sim->hosts[waking->host].wall_offset_ns - (int64_t)waking->wall_back_ns);
+    free(waking);
+}
+
+static void accident_stop_host(struct run *run, bool frozen)
+{
+    struct sim *sim = run->sim;
+    struct waking *waking = memory_new(sizeof *waking);
+    *waking = (struct waking){ .sim = sim, .host = random_host(run), .set_right = world_random(sim->world, 2) == 0 };
+    if (!frozen && world_random(sim->world, 3) == 0)
+        waking->wall_back_ns = sim_spread(sim, NS_PER_S, 3600 * NS_PER_S);
+    host_stop(sim, waking->host, frozen);
+    world_after(sim->world, sim_spread(sim, 10 * NS_PER_MS, 100 * NS_PER_S), wake_later, waking);
+}
+
+CO static void accident_clone(struct run *run)
+{
+    struct sim *sim = run->sim;
+    struct node *node = random_disk(run)->home;
+    if (sim->clone != NULL || node->state != NODE_UP || !node_is_steady(node))
+        return;
+    const struct clone_plan plan = {
+        .snapshot_ns = world_random(sim->world, 2) == 0 ? 0 : sim_spread(sim, NS_PER_MS, 60 * NS_PER_S),
+        .set_right = world_random(sim->world, 2) == 0,
+        .life_ns = sim_spread(sim, NS_PER_S, 120 * NS_PER_S),
+        .clients = (int)sim_between(sim, 1, 2),
+        .profile = run->plan->profile,
+    };
+    clone_make(sim, node, &plan);
+}
+
+static void accident_clock(struct run *run)
+{
+    struct sim *sim = run->sim;
+    int64_t offset_ns = (int64_t)sim_spread(sim, NS_PER_MS, 3 * 3600 * NS_PER_S);
+    if (world_random(sim->world, 2) == 0)
+        offset_ns = -offset_ns;
+    if (world_random(sim->world, 4) == 0)
+        sim->store_clock.offset_ns = offset_ns;
+    else
+        host_set_wall(sim, random_host(run), offset_ns);
 }
 
 static void accident_pause(struct run *run)
@@ -162,10 +232,10 @@ static void accident_at_request(struct run *run, bool pause)
     sim->pause_at_crash = pause;
 }
 
-static void take_over(struct run *run, struct disk *disk, int host)
+static void take_over(struct run *run, struct disk *disk, int host, bool break_lease)
 {
     struct sim *sim = run->sim;
-    struct node *old = disk->home, *node = start_node(run, host, true);
+    struct node *old = disk->home, *node = start_node(run, host, break_lease);
     bool all = world_random(sim->world, 2) == 0;
     for (int i = 0; i < sim->disk_count; i++)
         if (&sim->disks[i] == disk || (all && sim->disks[i].home == old))
@@ -197,8 +267,12 @@ static void accident_weather(struct run *run, enum node_weather weather)
 }
 
 static const char *const accident_names[ACCIDENTS] = {
-    "none", "crash", "crash at a request", "pause", "takeover", "paused takeover", "move", "stop", "outage",
-    "full", "clock",
+    "none",   "crash",    "crash at a request",
+    "pause",  "takeover", "paused takeover",
+    "move",   "stop",     "outage",
+    "deaf",   "half",     "full",
+    "clock",  "suspend",  "freeze",
+    "reboot", "clone",    "silence",
 };
 
 static void accident(struct run *run)
@@ -228,7 +302,7 @@ static void accident(struct run *run)
         break;
     case ACCIDENT_TAKEOVER:
         if (run->node_count < NODES_MAX)
-            take_over(run, random_disk(run), random_host(run));
+            take_over(run, random_disk(run), random_host(run), true);
         break;
     case ACCIDENT_MOVE:
         accident_move(run);
@@ -243,10 +317,28 @@ static void accident(struct run *run)
     case ACCIDENT_FULL:
         accident_weather(run, NODE_WEATHER_FULL);
         break;
+    case ACCIDENT_DEAF:
+        accident_weather(run, NODE_WEATHER_DEAF);
+        break;
+    case ACCIDENT_HALF:
+        accident_weather(run, NODE_WEATHER_HALF);
+        break;
     case ACCIDENT_CLOCK:
+        accident_clock(run);
+        break;
+    case ACCIDENT_SUSPEND:
+    case ACCIDENT_FREEZE:
+        accident_stop_host(run, kind == ACCIDENT_FREEZE);
+        break;
+    case ACCIDENT_REBOOT:
+        host_reboot(sim, random_host(run));
+        break;
+    case ACCIDENT_CLONE:
+        accident_clone(run);
+        break;
+    case ACCIDENT_SILENCE:
         if (node != NULL)
-            loop_sim_set_wall_offset(node->loop,
-                                     (int64_t)sim_between(sim, 0, 20 * NS_PER_S) - (int64_t)(10 * NS_PER_S));
+            node_silence(node, 500, sim_spread(sim, NS_PER_S, SILENCE_MOST_NS));
         break;
     case ACCIDENT_NONE:
     case ACCIDENTS:
@@ -261,10 +353,28 @@ static struct node *successor(struct run *run, const struct node *old, bool refu
 {
     const struct plan *plan = run->plan;
     if (plan->crash_at > 0)
-        return start_node(run, plan->successor_breaks ? old->setup.host + 1 : old->setup.host,
-                          plan->successor_breaks || refused);
-    bool breaks = refused || world_random(run->sim->world, 4) == 0;
-    return start_node(run, refused ? random_host(run) : old->setup.host, breaks);
+        return start_node(run, plan->elsewhere ? (old->setup.host + 1) % SIM_HOSTS_MAX : old->setup.host,
+                          plan->successor_breaks);
+    bool breaks = world_chance(run->sim->world, plan->breaks_permille);
+    return start_node(run, refused || world_random(run->sim->world, 2) == 0 ? random_host(run) : old->setup.host,
+                      breaks);
+}
+
+/* How long the operator lets a disk be refused before trying another server; in chaos that may be too soon. */
+static uint64_t patience_ns(struct run *run)
+{
+    uint64_t lease_ns = run->plan->server.volume.lease_ms * NS_PER_MS;
+    return sim_spread(run->sim, lease_ns / 8, lease_ns * 4);
+}
+
+/* In calm there is nothing but a lease to wait for. */
+static void check_served(struct run *run, const struct disk *disk)
+{
+    struct sim *sim = run->sim;
+    uint64_t lease_ns = host_true_ns(sim, disk->home->setup.host, run->plan->server.volume.lease_ms * NS_PER_MS);
+    if (disk->healed_ns != 0 && world_now_ns(sim->world) > disk->healed_ns + lease_ns + TAKEOVER_SLACK_NS)
+        sim_fail(sim, "%s does not serve '%s' though it had a whole lease and %" PRIu64 " s to take it",
+                 disk->home->name, disk->name, TAKEOVER_SLACK_NS / NS_PER_S);
 }
 
 /* Every disk has a living home, which is let to serve it. */
@@ -274,7 +384,10 @@ static void look_after_disks(struct run *run)
     for (int i = 0; i < sim->disk_count; i++) {
         struct disk *disk = &sim->disks[i];
         struct node *old = disk->home;
-        bool refused = disk->refusals > REFUSALS_MAX;
+        bool refused = sim->phase == SIM_CHAOS && disk->refused_ns != 0 &&
+                       world_now_ns(sim->world) > disk->refused_ns + patience_ns(run);
+        if (sim->phase == SIM_CALM)
+            check_served(run, disk);
         if (old->state < NODE_CRASHING && !refused)
             continue;
         struct node *node = successor(run, old, refused);
@@ -294,8 +407,11 @@ static void look_after_paused(struct run *run)
         return;
     for (int i = 0; i < sim->disk_count; i++)
         if (sim->disks[i].home == node && run->node_count < NODES_MAX)
-            take_over(run, &sim->disks[i], node->setup.host + 1);
-    world_after(sim->world, sim_spread(sim, 10 * NS_PER_MS, 60 * NS_PER_S), resume_later, node);
+            take_over(run, &sim->disks[i], (node->setup.host + 1) % SIM_HOSTS_MAX,
+                      run->plan->crash_at > 0 ? run->plan->successor_breaks
+                                              : world_chance(sim->world, run->plan->breaks_permille));
+    uint64_t least_ns = run->plan->crash_at > 0 ? run->plan->resume_least_ns : 10 * NS_PER_MS;
+    world_after(sim->world, sim_spread(sim, least_ns, 60 * NS_PER_S), resume_later, node);
 }
 
 CO static void chaos(struct run *run)
@@ -342,31 +458,59 @@ static bool home_is_lawful(struct sim *sim, const struct disk *disk)
                            : ownership.process == disk->home->process && ownership.epoch == open_epoch;
 }
 
+/* All that is open anywhere has clients: what had none any more was given back. */
+static void check_released(struct sim *sim)
+{
+    list_for_each (link, &sim->nodes) {
+        const struct node *node = container_of(link, struct node, link);
+        for (int i = 0; i < sim->disk_count; i++)
+            if (node_epoch(node, sim->disks[i].name) != 0)
+                sim_fail(sim, "%s still has '%s' open though its clients left or vanished long ago", node->name,
+                         sim->disks[i].name);
+    }
+}
+
+/* They leave registers behind that name them; only the lease tells others that they are gone. */
+static void kill_homes(struct sim *sim)
+{
+    for (int i = 0; i < sim->disk_count; i++)
+        node_crash(sim->disks[i].home);
+}
+
 CO static void heal(struct run *run)
 {
     struct sim *sim = run->sim;
     sim_trace(sim, "all is healed");
     sim->phase = SIM_SETTLING;
     sim->crash_at = 0;
+    clone_end(sim);
+    if (world_random(sim->world, 4) == 0)
+        kill_homes(sim);
+    if (run->pinner != NULL)
+        pinner_heal(run->pinner);
+    for (int i = 0; i < SIM_HOSTS_MAX; i++)
+        host_wake(sim, i, true);
     list_for_each (link, &sim->nodes) {
         struct node *node = container_of(link, struct node, link);
         node_resume(node);
         node_weather(node, NODE_WEATHER_FAIR);
     }
-    sleep_ns(SETTLING_NS);
+    sleep_ns(run->plan->accidents[ACCIDENT_SILENCE] > 0 ? SETTLING_SILENT_NS : SETTLING_NS);
     check_settled(sim);
+    check_released(sim);
+    sim->phase = SIM_CALM;
     bool anew = world_random(sim->world, 2) == 0;
     struct node *node = NULL;
     for (int i = 0; i < sim->disk_count; i++) {
         struct disk *disk = &sim->disks[i];
-        disk->refusals = 0;
-        if (!anew && home_is_lawful(sim, disk))
+        if (!anew && home_is_lawful(sim, disk) && disk->home->state == NODE_UP) {
+            move_disk(disk, disk->home);
             continue;
+        }
         if (node == NULL)
-            node = start_node(run, random_host(run), true);
+            node = start_node(run, random_host(run), world_chance(sim->world, run->plan->breaks_permille));
         move_disk(disk, node);
     }
-    sim->phase = SIM_CALM;
 }
 
 CO static void calm(struct run *run)
@@ -385,6 +529,8 @@ CO static void calm(struct run *run)
         client_free(run->clients[i]);
     }
     run->client_count = 0;
+    if (run->pinner != NULL)
+        pinner_finish(run->pinner);
 }
 
 static bool is_home(const struct sim *sim, const struct node *node)
@@ -428,10 +574,22 @@ CO static void live_with_damage(struct run *run)
     damage_check(sim, &damage);
 }
 
+static void set_clocks(struct run *run)
+{
+    struct sim *sim = run->sim;
+    for (int i = 0; i < SIM_HOSTS_MAX; i++) {
+        sim->hosts[i].drift_ppm = run->plan->drift_ppm[i];
+        sim->hosts[i].wall_offset_ns = run->plan->wall_offset_ns[i];
+    }
+    sim->store_clock.drift_ppm = run->plan->store_drift_ppm;
+    sim->store_clock.offset_ns = run->plan->store_offset_ns;
+}
+
 static void direct(void *arg)
 {
     struct run *run = arg;
     struct sim *sim = run->sim;
+    set_clocks(run);
     set_up(run);
     chaos(run);
     if (run->plan->ret_chaos_requests != NULL)
@@ -480,5 +638,6 @@ void scenario_run(struct sim *sim, const struct plan *plan)
         tell_hang(&run, no_events);
     if (sim->failed)
         return;
+    pinner_free(run.pinner);
     nodes_end(sim);
 }

@@ -5,10 +5,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static const struct sim *running;
 static const char *running_what;
+static struct sim_counts *totals; /* shared with child processes; NULL: nobody asks */
 
 static void tell_and_die(int signal_number)
 {
@@ -20,6 +22,42 @@ static void tell_and_die(int signal_number)
     raise(signal_number);
 }
 
+void seeds_count(void)
+{
+    totals = mmap(NULL, sizeof *totals, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (totals == MAP_FAILED) {
+        perror("mmap");
+        exit(2);
+    }
+}
+
+static void add(uint64_t *sum, uint64_t count)
+{
+    __atomic_fetch_add(sum, count, __ATOMIC_RELAXED);
+}
+
+static void add_counts(const struct sim_counts *counts)
+{
+    if (totals == NULL)
+        return;
+    add(&totals->virtual_ns, counts->virtual_ns);
+    add(&totals->openings, counts->openings);
+    add(&totals->takeovers, counts->takeovers);
+    add(&totals->checkpoints, counts->checkpoints);
+    add(&totals->pins, counts->pins);
+    add(&totals->unpins, counts->unpins);
+    add(&totals->clones, counts->clones);
+}
+
+void seeds_tell(FILE *out)
+{
+    fprintf(out,
+            "%.1f virtual hours, %" PRIu64 " openings, %" PRIu64 " takeovers, %" PRIu64 " checkpoints, %" PRIu64
+            " pins, %" PRIu64 " unpins, %" PRIu64 " clones\n",
+            (double)totals->virtual_ns / NS_PER_S / 3600, totals->openings, totals->takeovers, totals->checkpoints,
+            totals->pins, totals->unpins, totals->clones);
+}
+
 bool run_plan(struct sim *sim, const struct plan *plan, const char *what, uint64_t *ret_hash)
 {
     running = sim;
@@ -28,6 +66,8 @@ bool run_plan(struct sim *sim, const struct plan *plan, const char *what, uint64
     signal(SIGPROF, tell_and_die);
     scenario_run(sim, plan);
     running = NULL;
+    sim->counts.virtual_ns = world_now_ns(sim->world);
+    add_counts(&sim->counts);
     if (sim->failed) {
         if (!sim->verbose)
             sim_print_trace(sim, stderr);

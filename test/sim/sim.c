@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "clone.h"
 
 struct sim *sim_new(uint64_t seed, bool verbose)
 {
@@ -18,16 +19,22 @@ struct sim *sim_new(uint64_t seed, bool verbose)
     sim->seed = seed;
     sim->verbose = verbose;
     sim->world = world_new(seed);
+    sim->remote = -1;
     sim->mem = mem_new();
+    mem_set_clock(sim->mem, store_clock_ms, sim);
     sim->outside = loop_sim_new(sim->world, "clients");
+    loop_sim_reseed(sim->outside);
     list_init(&sim->nodes);
     return sim;
 }
 
 void sim_free(struct sim *sim)
 {
-    for (int i = 0; i < sim->disk_count; i++)
+    for (int i = 0; i < sim->disk_count; i++) {
         checker_free(sim->disks[i].checker);
+        tenures_free(&sim->disks[i]);
+    }
+    clone_free(sim);
     loop_free(sim->outside);
     world_free(sim->world);
     mem_free(sim->mem);
@@ -45,7 +52,7 @@ void sim_trace(struct sim *sim, const char *format, ...)
     va_end(arguments);
     world_trace(sim->world, line, strlen(line));
     if (sim->verbose)
-        fprintf(stderr, "%s\n", line);
+        fprintf(stderr, "%s%s\n", sim->remote >= 0 ? "                              clone: " : "", line);
 }
 
 void sim_print_trace(const struct sim *sim, FILE *out)
@@ -65,7 +72,14 @@ void sim_fail(struct sim *sim, const char *format, ...)
     va_end(arguments);
     sim->failed = true;
     sim_trace(sim, "BROKEN: %s", sim->story);
+    if (sim->remote >= 0)
+        clone_fails(sim, sim->story);
     world_stop(sim->world);
+}
+
+struct store *sim_store(struct sim *sim)
+{
+    return sim->remote >= 0 ? clone_store(sim) : store_mem_open(sim->mem);
 }
 
 uint64_t sim_between(struct sim *sim, uint64_t low, uint64_t high)
@@ -88,6 +102,7 @@ struct disk *sim_add_disk(struct sim *sim, const char *name, uint64_t size)
     assert(sim->disk_count < SIM_DISKS_MAX);
     struct disk *disk = &sim->disks[sim->disk_count++];
     snprintf(disk->name, sizeof disk->name, "%s", name);
+    key_register(name, strlen(name), disk->register_key);
     disk->size = size;
     disk->checker = checker_new(size, sim->seed * 16 + (uint64_t)sim->disk_count);
     disk->zone_bytes = sim_spread(sim, 16384, 1u << 20);

@@ -16,10 +16,13 @@
 
 #include "base/list.h"
 #include "checker.h"
+#include "hosts.h"
 #include "rt/loop_sim.h"
 #include "rt/wait.h"
 #include "store/store.h"
+#include "tenure.h"
 
+struct clone;
 struct node;
 
 #define SIM_TRACE_LINES 400 /* kept for a failure */
@@ -33,15 +36,34 @@ enum sim_phase {
     SIM_CALM,     /* everything is healed: every request must be answered, and succeed */
 };
 
+/* What the store's clock shows at the start, in seconds since 1970. */
+#define STORE_CLOCK_START_S INT64_C(1735689600)
+
 /* A volume as its clients know it. */
 struct disk {
     char name[SIM_NAME_MAX];
+    char register_key[KEY_MAX];
+    bool has_body;
+    struct register_body body; /* the register as it stands; owned */
+    struct tenure *tenures;    /* owned */
+    size_t tenure_count;
     uint64_t size;
     struct checker *checker;
-    struct node *home; /* where its clients connect */
-    uint32_t refusals; /* in a row, by the home, because somebody else holds the volume */
-    uint64_t zones[4]; /* where most requests fall */
+    struct node *home;   /* where its clients connect */
+    uint64_t refused_ns; /* since then the home refuses it, because somebody else holds it; 0: it does not */
+    uint64_t healed_ns;  /* when its home was given to it, in calm, and nobody was served there yet; else 0 */
+    uint64_t zones[4];   /* where most requests fall */
     uint64_t zone_bytes;
+};
+
+/* What happened in a run, for the report. */
+struct sim_counts {
+    uint64_t virtual_ns;
+    uint64_t openings;    /* by a new owner */
+    uint64_t takeovers;   /* of these, from an owner that had not let go */
+    uint64_t checkpoints; /* that were published */
+    uint64_t pins, unpins;
+    uint64_t clones;
 };
 
 struct sim {
@@ -51,6 +73,9 @@ struct sim {
     struct loop *outside; /* the node on which clients, and whoever directs the run, live */
     enum sim_phase phase;
     struct list nodes; /* struct node: every process that ever ran */
+    struct sim_host hosts[SIM_HOSTS_MAX];
+    struct store_clock store_clock;
+    struct sim_counts counts;
     uint64_t next_process;
     struct disk disks[SIM_DISKS_MAX];
     int disk_count;
@@ -62,6 +87,11 @@ struct sim {
     struct node *paused_at_request; /* that happened to this one; the director takes note and clears it */
     uint64_t client_requests;       /* of all clients so far */
     uint64_t client_requests_max;   /* in chaos; more would only take longer */
+
+    struct clone *clone; /* the one that was made; NULL: none was */
+    int remote;          /* this is that clone: its line to the original; else -1 */
+    struct node *cloned; /* this is that clone: of which process */
+    uint64_t remote_date_ms;
 
     bool verbose; /* the trace goes to stderr as it comes */
     bool damaged; /* an object was, on purpose: what the store holds is not to be judged any more */
@@ -80,6 +110,9 @@ void sim_print_trace(const struct sim *sim, FILE *out);
 
 /* A promise was broken. Only the first one is kept. */
 void sim_fail(struct sim *sim, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The objects, as they are and without any fault. */
+struct store *sim_store(struct sim *sim);
 
 /* Uniform in [low, high]. */
 uint64_t sim_between(struct sim *sim, uint64_t low, uint64_t high);

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
+#include "clone.h"
 
 struct tap {
     struct store store;
@@ -103,6 +105,15 @@ static int told(int code, struct error *error)
     return code == -ENETDOWN ? error_set(error, ENETDOWN, "the process has crashed") : code;
 }
 
+/* See clone.c. */
+static void part_from_original(struct node *node, const char *key)
+{
+    struct sim *sim = node->sim;
+    for (int i = 0; i < sim->disk_count && sim->remote >= 0; i++)
+        if (strcmp(sim->disks[i].register_key, key) == 0 && node_epoch(node, sim->disks[i].name) == 0)
+            loop_sim_reseed(node->loop);
+}
+
 static int tap_get(struct store *store, const struct store_get *get, struct store_got *ret_got, struct error *error)
 {
     struct passage passage;
@@ -110,7 +121,19 @@ static int tap_get(struct store *store, const struct store_get *get, struct stor
     if (code < 0)
         return told(code, error);
     node_asks(tap_of(store)->node, get->key);
+    part_from_original(tap_of(store)->node, get->key);
     return told(finish(&passage, store_get(tap_of(store)->inner, get, ret_got, error)), error);
+}
+
+static void tell_register(struct node *node, const struct store_put *put)
+{
+    struct sim *sim = node->sim;
+    if (strncmp(put->key, KEY_REGISTERS, strlen(KEY_REGISTERS)) != 0 || put->count != 1)
+        return;
+    if (sim->remote >= 0)
+        clone_sends(sim, put->key, put->pieces[0].iov_base, put->pieces[0].iov_len);
+    else
+        tenure_sends(sim, node, UNIVERSE_ORIGINAL, put->key, put->pieces[0].iov_base, put->pieces[0].iov_len);
 }
 
 static int tap_put(struct store *store, const struct store_put *put, char ret_etag[STORE_ETAG_MAX], struct error *error)
@@ -119,6 +142,7 @@ static int tap_put(struct store *store, const struct store_put *put, char ret_et
     int code = enter(&passage, store, "put", put->key);
     if (code < 0)
         return told(code, error);
+    tell_register(tap_of(store)->node, put);
     if (tap_of(store)->full) {
         sleep_ns(NS_PER_MS);
         return error_set_errno(error, ENOSPC, "put %s", put->key);

@@ -356,8 +356,8 @@ static void test_release_loses_nothing(void **state)
     struct disk *disk = disk_new();
     uint8_t blank[4096] = { 0 };
     write_whole(disk, 0, 4096, CONTENT_DATA);
-    assert_true(checker_era_released(disk->checker, 1, story));
-    assert_true(checker_era_released(disk->checker, 7, story));
+    assert_true(checker_era_released(disk->checker, 1, false, story));
+    assert_true(checker_era_released(disk->checker, 7, false, story));
     disk->era = checker_era(disk->checker, 2);
     assert_false(read_of(disk->era, blank, 0, 4096));
     disk_free(disk);
