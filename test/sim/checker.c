@@ -90,6 +90,7 @@ struct checker_era {
     uint64_t forked_at;
     bool wrote;              /* of the two, it has written to the log since */
     bool beaten;             /* it has not, and will not */
+    bool won;                /* it has acknowledged as durable what came to it since */
     uint64_t flushed_before; /* the latest moment at which a flush was sent that was acknowledged */
     bool has_children;
     struct segment *segments;
@@ -615,11 +616,66 @@ static void segment_settle(struct segment *segment, struct entry *entry, uint64_
             entry_kill(&segment->entries[k], entry->done, entry->write->content == CONTENT_DATA);
 }
 
+/* Strikes what came to `era` since the fork from all later ones. */
+static bool era_strike_later(struct checker_era *era, struct checker_era *later, char *ret_story)
+{
+    for (size_t i = 0; i < era->count; i++) {
+        for (uint32_t k = 0; k < era->segments[i].count; k++) {
+            const struct write_id *write = era->segments[i].entries[k].write;
+            if (write->invoked > era->forked_at &&
+                !era_strike(later, write, era->segments[i].start, segment_end(era, i), era->epoch, ret_story))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Nothing that came to it since the fork is ever seen. */
+static bool era_beaten(struct checker_era *era, char *ret_story)
+{
+    era->beaten = true;
+    list_for_each (node, &era->checker->eras) {
+        struct checker_era *later = container_of(node, struct checker_era, link);
+        if (era_descends(later, era) && !era_strike_later(era, later, ret_story))
+            return false;
+    }
+    return true;
+}
+
+/* Whether a flush that was sent then made something durable that came to `era` since the fork, and is still there: so
+ * it has written to the log. */
+static bool made_durable(const struct checker_era *era, uint64_t sent)
+{
+    for (size_t i = 0; i < era->count; i++) {
+        for (uint32_t k = 0; k < era->segments[i].count; k++) {
+            const struct entry *entry = &era->segments[i].entries[k];
+            if (entry->write->content == CONTENT_DATA && entry->write->invoked > era->forked_at && entry->done < sent &&
+                entry->dead == NEVER)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Of an owner and its clone, one alone can do that. */
+static bool era_wins(struct checker_era *era, uint64_t sent, char *ret_story)
+{
+    if (era->twin == NULL || era->won || !made_durable(era, sent))
+        return true;
+    era->won = true;
+    if (era->twin->won) {
+        snprintf(ret_story, CHECKER_STORY_MAX,
+                 "epoch %" PRIu64 ": its owner and the clone of it have both acknowledged flushes", era->epoch);
+        return false;
+    }
+    return era->twin->beaten || era_beaten(era->twin, ret_story);
+}
+
 static bool era_flushed(struct checker_era *era, uint64_t sent, char *ret_story)
 {
     if (sent > era->flushed_before)
         era->flushed_before = sent;
-    return era_tell_descendants(era, ret_story);
+    return era_wins(era, sent, ret_story) && era_tell_descendants(era, ret_story);
 }
 
 bool checker_write_end(struct checker_op *op, char ret_story[CHECKER_STORY_MAX])
@@ -668,20 +724,6 @@ bool checker_era_released(struct checker *checker, uint64_t epoch, bool forked, 
     return era == NULL || era_flushed(era, ++checker->clock, ret_story); /* NULL: nobody was served */
 }
 
-/* Strikes what came to `era` since the fork from all later ones. */
-static bool era_strike_later(struct checker_era *era, struct checker_era *later, char *ret_story)
-{
-    for (size_t i = 0; i < era->count; i++) {
-        for (uint32_t k = 0; k < era->segments[i].count; k++) {
-            const struct write_id *write = era->segments[i].entries[k].write;
-            if (write->invoked > era->forked_at &&
-                !era_strike(later, write, era->segments[i].start, segment_end(era, i), era->epoch, ret_story))
-                return false;
-        }
-    }
-    return true;
-}
-
 void checker_fork_wrote(struct checker *checker, uint64_t epoch, bool forked)
 {
     struct checker_era *era = find_era(checker, epoch, forked);
@@ -694,13 +736,7 @@ bool checker_fork_lost(struct checker *checker, uint64_t epoch, bool forked, cha
     struct checker_era *era = find_era(checker, epoch, forked);
     if (era == NULL || era->twin == NULL || era->beaten || era->wrote)
         return true;
-    era->beaten = true;
-    list_for_each (node, &checker->eras) {
-        struct checker_era *later = container_of(node, struct checker_era, link);
-        if (era_descends(later, era) && !era_strike_later(era, later, ret_story))
-            return false;
-    }
-    return true;
+    return era_beaten(era, ret_story);
 }
 
 void checker_op_failed(struct checker_op *op)

@@ -161,6 +161,17 @@ static int last_universe(const struct tenure *tenure)
     return tenure->landed[(tenure->landings - 1) % LANDINGS_KEPT].universe;
 }
 
+/* Whoever is on that host can have seen it: the host may have been rebooted since. */
+static bool died_on(const struct sim *sim, int host, const struct register_body *body)
+{
+    list_for_each (link, &sim->nodes) {
+        const struct node *node = container_of(link, struct node, link);
+        if (node->process == body->process)
+            return node->setup.host == host && !node_alive(node);
+    }
+    return false;
+}
+
 /* The same when a new owner takes it at `now_ns`. */
 static const char *fault_of_taker(struct watch *watch, struct disk *disk, const struct register_body *before,
                                   uint64_t now_ns)
@@ -169,7 +180,7 @@ static const char *fault_of_taker(struct watch *watch, struct disk *disk, const 
     struct node *node = watch->node;
     const struct tenure *tenure = find(disk, before->epoch);
     bool own = before->process == node->process && last_universe(tenure) == watch->universe;
-    if (!before->held || node->setup.break_lease || own || node->host.ops->owner_is_dead(&node->host, before))
+    if (!before->held || node->setup.break_lease || own || died_on(sim, node->setup.host, before))
         return NULL;
     uint64_t waited_ns = now_ns - last_landed_ns(tenure, watch->universe, now_ns, now_ns);
     uint64_t lease_ns = host_true_ns(sim, node->setup.host, before->lease_ms * NS_PER_MS);

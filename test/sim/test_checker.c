@@ -377,6 +377,67 @@ static void test_superseded_trim_of_nothing(void **state)
     disk_free(disk);
 }
 
+/* An owner and its clone: page 0 held `base`, each has written it since; later owners may see either, until one of the
+ * two is known to have lost. */
+struct fork {
+    struct disk *disk;
+    struct checker_era *clone;
+    uint8_t base[4096], original[4096], cloned[4096];
+};
+
+static void fork_owner(struct fork *fork)
+{
+    struct disk *disk = disk_new();
+    *fork = (struct fork){ .disk = disk };
+    write_whole(disk, 0, 4096, CONTENT_DATA);
+    memcpy(fork->base, disk->bytes, 4096);
+    flush(disk);
+    checker_fork(disk->checker, 1);
+    fork->clone = checker_era_of_fork(disk->checker, 1);
+    write_whole(disk, 0, 4096, CONTENT_DATA);
+    memcpy(fork->original, disk->bytes, 4096);
+    struct checker_op *op = checker_write_begin(fork->clone, 0, 4096, CONTENT_DATA, false);
+    checker_fill(op, fork->cloned);
+    assert_true(checker_write_end(op, story));
+}
+
+static void test_clone_has_a_state_of_its_own(void **state)
+{
+    struct fork fork;
+    fork_owner(&fork);
+    assert_true(read_of(fork.disk->era, fork.original, 0, 4096));
+    assert_true(read_of(fork.clone, fork.cloned, 0, 4096));
+    assert_false(read_of(fork.clone, fork.original, 0, 4096));
+    assert_false(read_of(fork.disk->era, fork.cloned, 0, 4096));
+    disk_free(fork.disk);
+}
+
+static void test_one_of_two_clones_is_seen(void **state)
+{
+    for (int lost = 0; lost < 3; lost++) { /* nobody, the original, the clone */
+        for (int seen = 0; seen < 3; seen++) {
+            struct fork fork;
+            fork_owner(&fork);
+            if (lost > 0)
+                assert_true(checker_fork_lost(fork.disk->checker, 1, lost == 2, story));
+            const uint8_t *bytes = seen == 0 ? fork.base : seen == 1 ? fork.original : fork.cloned;
+            bool fine = read_of(checker_era(fork.disk->checker, 2), bytes, 0, 4096);
+            assert_int_equal(fine, seen == 0 || seen != lost);
+            disk_free(fork.disk);
+        }
+    }
+}
+
+static void test_one_of_two_clones_acknowledges(void **state)
+{
+    struct fork fork;
+    fork_owner(&fork);
+    flush(fork.disk);
+    assert_false(read_of(checker_era(fork.disk->checker, 2), fork.cloned, 0, 4096));
+    assert_false(checker_flush_end(checker_flush_begin(fork.clone), story));
+    disk_free(fork.disk);
+}
+
 static void collect(void *arg, uint64_t offset, uint64_t length)
 {
     uint64_t *sums = arg;
@@ -422,6 +483,9 @@ int main(void)
         cmocka_unit_test(test_superseded_trim_of_nothing),
         cmocka_unit_test(test_release_loses_nothing),
         cmocka_unit_test(test_lost_write_is_over),
+        cmocka_unit_test(test_clone_has_a_state_of_its_own),
+        cmocka_unit_test(test_one_of_two_clones_is_seen),
+        cmocka_unit_test(test_one_of_two_clones_acknowledges),
         cmocka_unit_test(test_touched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -872,6 +872,106 @@ static void test_a_clone_is_told(void **state)
     bench_run(1, clone_body);
 }
 
+/* As a clone that has drawn the same nonces writes: they are ours, and the rest is not. */
+static void write_other_content(void *arg)
+{
+    struct bench *bench = arg;
+    struct body_read read = read_body(bench);
+    read.body.committed = 0;
+    write_body(bench, &read.body);
+    register_free(&read.body);
+}
+
+static void clone_same_nonce_body(struct bench *bench)
+{
+    struct engine *engine = owner_of(bench);
+    struct watcher watcher;
+    watch(&watcher, engine);
+    struct script_rule rule = { .operations = SCRIPT_PUT,
+                                .key = "volumes/",
+                                .times = 1,
+                                .fate = SCRIPT_APPLIED,
+                                .code = ESTALE,
+                                .after = write_other_content,
+                                .arg = bench };
+    store_script_add(engine->script, &rule);
+    sleep_ns(RENEW_MOST_NS);
+    expect_fenced(engine, &watcher, "clone", 0);
+    expect_works(engine);
+}
+
+static void test_a_nonce_alone_proves_nothing(void **state)
+{
+    bench_run(1, clone_same_nonce_body);
+}
+
+/* The next entry of the log, as the other copy of the volume's owner would commit it. */
+static void write_entry_of_copy(struct bench *bench, const struct volume *volume, uint64_t object_id)
+{
+    struct entry entry = { .kind = ENTRY_COMMIT,
+                           .uuid = volume->body.uuid,
+                           .epoch = volume->epoch,
+                           .owner = volume->owner,
+                           .seq = volume->committed_seq + 1,
+                           .object_id = object_id };
+    struct buffer bytes = BUFFER_EMPTY;
+    struct error error = ERROR_NONE;
+    uint8_t hash[SHA256_BYTES];
+    char key[KEY_MAX];
+    memcpy(entry.previous, volume->chain, SHA256_BYTES);
+    entry_encode(&entry, &bytes, hash);
+    key_log(&entry.uuid, entry.seq, key);
+    struct iovec piece = { .iov_base = bytes.data, .iov_len = bytes.length };
+    struct store_put put = { .key = key, .pieces = &piece, .count = 1, .condition = STORE_ABSENT };
+    assert_int_equal(store_put(bench->direct, &put, NULL, &error), 0);
+    buffer_free(&bytes);
+}
+
+/* The other copy commits.  It may be alive, so the volume is not taken back before its lease has run out. */
+static void clone_commits_body(struct bench *bench)
+{
+    struct engine *engine = owner_of(bench);
+    struct watcher watcher;
+    struct error error = ERROR_NONE;
+    watch(&watcher, engine);
+    write_entry_of_copy(bench, engine->volume, engine->volume->next_object_id);
+    engine_put_page(engine, 1, 1);
+    assert_int_equal(volume_flush(engine->volume, &error), -ESHUTDOWN);
+    sleep_ns(NS_PER_S);
+    uint64_t before_ns = loop_now_ns(bench->loop);
+    expect_fenced(engine, &watcher, "clone", 0);
+    assert_true(loop_now_ns(bench->loop) - before_ns >= LEASE_NS);
+    expect_works(engine);
+}
+
+/* One copy published a root, and the other one committed the next entry, with ids that the root has used. */
+static void clone_root_body(struct bench *bench)
+{
+    struct engine *engine = &bench->engines[0];
+    engine->settings.checkpoint_slots = 1;
+    engine_open(engine, DISK_BYTES);
+    engine_put_page(engine, 1, 11);
+    engine_flush(engine);
+    sleep_ns(NS_PER_S);
+    const struct root *root = &engine->volume->body.newest;
+    assert_int_equal(root->seq, engine->volume->committed_seq);
+    write_entry_of_copy(bench, engine->volume, root->object_id);
+    engine_crash(engine);
+    engine_open(engine, 0);
+    engine_expect_page(engine, 1, 11);
+    expect_works(engine);
+}
+
+static void test_a_clones_root_and_log_fit(void **state)
+{
+    bench_run(1, clone_root_body);
+}
+
+static void test_a_clone_is_waited_for(void **state)
+{
+    bench_run(1, clone_commits_body);
+}
+
 /* ---- while it is being opened ---- */
 
 static void slow_list(void *arg)
@@ -945,6 +1045,9 @@ int main(void)
         cmocka_unit_test(test_a_strange_register_is_left_as_it_is),
         cmocka_unit_test(test_an_answer_that_is_spoilt_costs_no_volume),
         cmocka_unit_test(test_a_clone_is_told),
+        cmocka_unit_test(test_a_nonce_alone_proves_nothing),
+        cmocka_unit_test(test_a_clone_is_waited_for),
+        cmocka_unit_test(test_a_clones_root_and_log_fit),
         cmocka_unit_test(test_the_lease_is_renewed_while_it_is_opened),
         cmocka_unit_test(test_it_is_lost_while_it_is_opened),
     };
