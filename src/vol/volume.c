@@ -299,7 +299,8 @@ static void undo_take(struct volume *volume)
 }
 
 /* It was fenced by what stands in the log, which does not say who has it now; the register does.  If that still names
- * us, another copy of this very process has written there, and serves the volume: not ours to take back at once. */
+ * us, another copy of this very process has written there, and serves the volume.  So whatever the register says, and
+ * whether or not it can be read, it is not ours to take back at once. */
 static void tell_taker(struct volume *volume)
 {
     struct register_body body;
@@ -307,13 +308,14 @@ static void tell_taker(struct volume *volume)
     struct error error = ERROR_NONE;
     if (volume->failure.code != EEXIST)
         return;
+    volume->returned = !MUTANT(clone_takes_back);
     int status = ownership_read(volume, &body, etag, &error);
     for (int i = 1; status < 0 && i < TAKER_TRIES && sleep_ns(TAKER_PAUSE_NS) == 0; i++)
         status = ownership_read(volume, &body, etag, &error);
     if (status < 0)
         return;
     ownership_describe(&body, owner);
-    volume->returned = !MUTANT(clone_takes_back) || !nonce_equal(&body.owner, &volume->owner);
+    volume->returned = volume->returned || !nonce_equal(&body.owner, &volume->owner);
     if (nonce_equal(&body.owner, &volume->owner))
         event_raise(volume->all->events, EVENT_ERROR, volume->subject,
                     "another copy of this very process has it: this machine, or the other one, is a clone");

@@ -944,6 +944,27 @@ static void clone_commits_body(struct bench *bench)
     expect_works(engine);
 }
 
+/* The same while the register cannot be read. */
+static void clone_commits_unseen_body(struct bench *bench)
+{
+    struct engine *engine = owner_of(bench);
+    struct error error = ERROR_NONE;
+    write_entry_of_copy(bench, engine->volume, engine->volume->next_object_id);
+    store_script_add(
+        engine->script,
+        &(struct script_rule){ .operations = SCRIPT_GET, .key = "volumes/", .fate = SCRIPT_FAIL, .code = EIO });
+    engine_put_page(engine, 1, 1);
+    assert_int_equal(volume_flush(engine->volume, &error), -ESHUTDOWN);
+    volumes_release(engine->volumes, engine->volume, false);
+    engine->volume = NULL;
+    sleep_ns(5 * NS_PER_S); /* it has given up asking */
+    store_script_clear(engine->script);
+    uint64_t before_ns = loop_now_ns(bench->loop);
+    engine_open(engine, 0);
+    assert_true(loop_now_ns(bench->loop) - before_ns >= LEASE_NS - NS_PER_S);
+    expect_works(engine);
+}
+
 /* One copy published a root, and the other one committed the next entry, with ids that the root has used. */
 static void clone_root_body(struct bench *bench)
 {
@@ -969,6 +990,7 @@ static void test_a_clones_root_and_log_fit(void **state)
 
 static void test_a_clone_is_waited_for(void **state)
 {
+    bench_run(1, clone_commits_unseen_body);
     bench_run(1, clone_commits_body);
 }
 
