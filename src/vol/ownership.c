@@ -414,9 +414,17 @@ static int write_register(struct volume *volume, const struct write *write, stru
 
 /* ---- becoming the owner ---- */
 
+/* A copy of this process may draw the same random numbers: so that what the two send at different moments is told apart,
+ * the clocks are in it, too. */
 static void fresh_nonce(struct volume *volume, struct nonce *ret_nonce)
 {
+    const uint64_t moment[] = { loop_wall_ns(volume->loop), loop_boottime_ns(volume->loop) };
+    uint8_t bytes[sizeof moment];
+    static_assert(sizeof bytes == sizeof ret_nonce->bytes, "the clocks cover all of it");
+    memcpy(bytes, moment, sizeof bytes);
     loop_random(volume->loop, ret_nonce->bytes, sizeof ret_nonce->bytes);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        ret_nonce->bytes[i] ^= MUTANT(nonce_without_clocks) ? 0 : bytes[i];
 }
 
 /* What is new in every body of ours. */
