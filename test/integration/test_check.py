@@ -4,6 +4,7 @@ import json
 import os
 import random
 import threading
+import time
 
 import nbd
 
@@ -100,26 +101,34 @@ def test_sound(t):
 
 
 def test_beside_a_server(t):
-    """While a server writes, commits and takes checkpoints."""
-    server = t.server(size=str(64 * MIB), arguments=['--release-grace', '0'])
+    """While a server writes, commits and takes checkpoints.  Not as fast as it can: the check reads the whole log, each
+    entry by a request."""
+    server = t.server(size=str(64 * MIB), arguments=['--release-grace', '0', '--checkpoint-entries', '20'])
     for number in range(3):
-        steady = Steady(server.uri(), random.Random(number), 64 * MIB)
+        volume = f'disk{number}'
+        steady = Steady(server.uri(volume), random.Random(number), 64 * MIB)
         over = threading.Event()
+        failures = []
 
         def work():
-            while not over.is_set():
-                steady.step()
-            steady.handle.shutdown()
+            try:
+                while not over.is_set():
+                    steady.step()
+                    time.sleep(0.005)
+                steady.handle.shutdown()
+            except Exception as failure:
+                failures.append(failure)
         worker = threading.Thread(target=work)
         worker.start()
         try:
-            wait_until(lambda: steady.disk.operations > 3, 'the load is under way')
+            wait_until(lambda: steady.disk.operations > 3 or failures, 'the load is under way')
             for _ in range(3):
-                sound(t, server.store, '--data')
+                sound(t, server.store, '--data', volume=volume)
         finally:
             over.set()
             worker.join()
-        sound(t, server.store, '--data')  # its checkpoint may be under way
+        assert not failures, failures
+        sound(t, server.store, '--data', volume=volume)  # its checkpoint may be under way
     server.stop()
 
 
