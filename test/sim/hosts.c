@@ -92,10 +92,12 @@ void host_wake(struct sim *sim, int host, bool set_right)
     int64_t missed_ns = (int64_t)(world_now_ns(sim->world) - stopped->stopped_ns);
     sim_trace(sim, "host %d wakes%s", host, stopped->frozen && set_right ? ", its wall clock set right" : "");
     if (stopped->frozen) {
-        stopped->boottime_offset_ns -= missed_ns;
+        /* What the clocks would have shown of it, which drift. */
+        int64_t shown_ns = missed_ns + (int64_t)((__int128)missed_ns * stopped->drift_ppm / (int64_t)MILLION);
+        stopped->boottime_offset_ns -= shown_ns;
         stopped->frozen_ns += (uint64_t)missed_ns;
         if (!set_right)
-            stopped->wall_offset_ns -= missed_ns;
+            stopped->wall_offset_ns -= shown_ns;
         if (!set_right || stopped->set_back)
             stopped->lied_ns += (uint64_t)missed_ns;
         apply(sim, host);
