@@ -141,13 +141,18 @@ static CO int drop_payload(struct connection *connection, uint32_t length)
 
 /* ---- requests ---- */
 
+/* A WRITE is answered when all of it has come, or not at all: until then its client is still sending it. */
 static CO int refuse(struct request *request, int code, const struct error *error)
 {
-    int rc = 0;
-    if (request->wire.command == NBD_CMD_WRITE)
-        rc = drop_payload(request->connection, request->wire.length);
+    if (request->wire.command == NBD_CMD_WRITE) {
+        int rc = drop_payload(request->connection, request->wire.length);
+        if (rc < 0) {
+            request_release(request);
+            return rc;
+        }
+    }
     request_fail(request, code, error);
-    return rc;
+    return 0;
 }
 
 /* A request that does not pass the check, which is asked again for the story: the good ones should not pay for it. */

@@ -288,6 +288,19 @@ static void gone(struct rig *rig)
     hang_up(&client);
 }
 
+/* A refused WRITE is not answered before all of it has come: its client is still sending it. */
+static void lost_in_a_refused_write(struct rig *rig)
+{
+    static const uint8_t half[2048];
+    struct client client = attach(rig, "db", true);
+    ask(&client, NBD_CMD_WRITE, 1 << 15, 7, 0, 4096);
+    say(&client, half, sizeof half);
+    wait_ns(NS_PER_S);
+    fake_volume_lose(rig->volumes, "db");
+    wait_ns(NS_PER_S);
+    assert_ended(&client);
+}
+
 /* Who takes no replies is cut off while a WRITE, made at once, waits for a task to flush it: the request, which is
  * freed since there are answered ones enough, is not looked at again. */
 static void gone_before_its_flush(struct rig *rig)
@@ -320,6 +333,7 @@ static void test_gone_clients(void **state)
 {
     struct nbd_settings settings = defaults();
     run(gone);
+    run(lost_in_a_refused_write);
     settings.tasks = 1;
     run_with(&settings, gone_before_its_flush);
 }
