@@ -223,27 +223,38 @@ static ssize_t send_some(int fd, const struct rest *rest, size_t *ret_asked)
     return send_pieces(fd, rest->pieces, count, count < rest->count);
 }
 
+/* What goes out without waiting: how much, 0 for nothing, or -errno. *ret_full: the kernel has no room for more. */
+static ssize_t send_now(const struct socket_channel *self, const struct rest *rest, bool *ret_full)
+{
+    for (;;) {
+        if (self->shut)
+            return -ESHUTDOWN;
+        if (coroutine_cancelled())
+            return -ECANCELED;
+        size_t asked;
+        ssize_t sent = send_some(self->fd, rest, &asked);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno != EAGAIN)
+            return -errno;
+        *ret_full = sent < 0 || (size_t)sent < asked;
+        return sent < 0 ? 0 : sent;
+    }
+}
+
 static int socket_write(struct channel *channel, const struct iovec *pieces, int count)
 {
     struct socket_channel *self = socket_of(channel);
     struct rest rest = { .pieces = pieces, .count = count };
     advance(&rest, 0);
     while (rest.count > 0) {
-        if (self->shut)
-            return -ESHUTDOWN;
-        if (coroutine_cancelled())
-            return -ECANCELED;
-        size_t asked;
-        ssize_t sent = send_some(self->fd, &rest, &asked);
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent < 0 && errno != EAGAIN)
-            return -errno;
+        bool full;
+        ssize_t sent = send_now(self, &rest, &full);
+        if (sent < 0)
+            return (int)sent;
         if (sent > 0)
             advance(&rest, (size_t)sent);
-        if (sent >= 0 && (size_t)sent == asked)
-            continue;
-        int result = wait_ready(self, UV_WRITABLE, &self->writer);
+        int result = full ? wait_ready(self, UV_WRITABLE, &self->writer) : 0;
         if (result != 0)
             return result;
     }
@@ -255,18 +266,8 @@ static ssize_t socket_write_some(struct channel *channel, const struct iovec *pi
     struct socket_channel *self = socket_of(channel);
     struct rest rest = { .pieces = pieces, .count = count };
     while (!self->full) {
-        if (self->shut)
-            return -ESHUTDOWN;
-        if (coroutine_cancelled())
-            return -ECANCELED;
-        size_t asked;
-        ssize_t sent = send_some(self->fd, &rest, &asked);
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent < 0 && errno != EAGAIN)
-            return -errno;
-        self->full = sent < 0 || (size_t)sent < asked;
-        if (sent > 0)
+        ssize_t sent = send_now(self, &rest, &self->full);
+        if (sent != 0)
             return sent;
     }
     int result = wait_ready(self, UV_WRITABLE, &self->writer);

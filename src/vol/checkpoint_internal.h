@@ -103,7 +103,6 @@ void own_put_root(struct checkpoint *checkpoint, const struct leaf_place *place,
 /* Waits until there is memory for more. 0, -ECANCELED, or -ESHUTDOWN when the volume was fenced. */
 CO int own_make_room(struct checkpoint *checkpoint);
 uint64_t own_bytes_most(const struct checkpoint *checkpoint); /* how large its objects become */
-bool own_has_room(const struct checkpoint *checkpoint);
 /* Waits until all is in the store. */
 CO int own_finish(struct checkpoint *checkpoint);
 /* Frees what the checkpoint under way has of objects; none is being uploaded. */

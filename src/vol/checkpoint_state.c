@@ -263,10 +263,8 @@ static int load_one(struct checkpoint *checkpoint, const struct leaf_place *plac
     int status;
     if (*loaded == cursor) {
         struct frame_place here = own_place(checkpoint, place);
-        char key[KEY_MAX];
-        key_data(&here.uuid, here.epoch, here.n, key);
-        status = error_set(&error, EBADMSG, "%s at byte %llu: a leaf is not in this frame, which the map names for it",
-                           key, (unsigned long long)here.offset);
+        error_set(&error, EBADMSG, "a leaf is not in this frame, which the map names for it");
+        status = piece_blame(&here, &error);
     } else {
         status = leaves_load(checkpoint->volume, place, &error);
     }

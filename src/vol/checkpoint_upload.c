@@ -251,7 +251,7 @@ static void launch(struct checkpoint *checkpoint)
     }
 }
 
-bool own_has_room(const struct checkpoint *checkpoint)
+static bool has_room(const struct checkpoint *checkpoint)
 {
     return checkpoint->laid_out < laid_out_most(checkpoint);
 }
@@ -266,7 +266,7 @@ static void seal_and_launch(struct checkpoint *checkpoint)
 int own_make_room(struct checkpoint *checkpoint)
 {
     launch(checkpoint);
-    while (!own_has_room(checkpoint)) {
+    while (!has_room(checkpoint)) {
         if (checkpoint->uploading == 0) /* all of it is in the object that is being filled */
             seal_and_launch(checkpoint);
         if (waitq_wait(&checkpoint->progress) < 0)

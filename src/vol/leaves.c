@@ -122,12 +122,7 @@ static int open_frame(const struct volume *volume, const uint8_t *bytes, const s
     if (status < 0)
         return status;
     status = leaves_decode(payload, length, ret_frame, error);
-    if (status < 0) {
-        char key[KEY_MAX];
-        key_data(&here.uuid, here.epoch, here.n, key);
-        error_context(error, "%s at byte %llu", key, (unsigned long long)here.offset);
-    }
-    return status;
+    return status < 0 ? piece_blame(&here, error) : 0;
 }
 
 static bool same_place(const struct leaf_place *a, const struct leaf_place *b)
@@ -148,10 +143,8 @@ static int check_wanted(const struct leaf_load *load, const struct leaf_place *p
         if (frame->leaves[i].number == number)
             return 0;
     struct frame_place here = place_of(load->volume, place);
-    char key[KEY_MAX];
-    key_data(&here.uuid, here.epoch, here.n, key);
-    return error_set(error, EBADMSG, "%s at byte %llu: leaf %llu is not in this frame, which the map names for it", key,
-                     (unsigned long long)here.offset, (unsigned long long)number);
+    error_set(error, EBADMSG, "leaf %llu is not in this frame, which the map names for it", (unsigned long long)number);
+    return piece_blame(&here, error);
 }
 
 /* Gives the leaves of one frame to the map. */

@@ -74,6 +74,13 @@ int pieces_get(struct volume *volume, const struct frame_place *place, uint8_t *
     return 0;
 }
 
+int piece_blame(const struct frame_place *place, struct error *error)
+{
+    char key[KEY_MAX];
+    key_data(&place->uuid, place->epoch, place->n, key);
+    return error_context(error, "%s at byte %llu", key, (unsigned long long)place->offset);
+}
+
 int piece_open(const uint8_t *bytes, uint32_t units, const struct frame_place *place, enum frame_kind kind,
                const uint8_t **ret_payload, size_t *ret_length, struct error *error)
 {
@@ -89,11 +96,8 @@ int piece_open(const uint8_t *bytes, uint32_t units, const struct frame_place *p
     if (status == 0 && header.kind != kind)
         status =
             error_set(error, EBADMSG, "the frame is of kind %d, where %d was expected", (int)header.kind, (int)kind);
-    if (status < 0) {
-        char key[KEY_MAX];
-        key_data(&place->uuid, place->epoch, place->n, key);
-        return error_context(error, "%s at byte %llu", key, (unsigned long long)place->offset);
-    }
+    if (status < 0)
+        return piece_blame(place, error);
     *ret_payload = payload.iov_base;
     *ret_length = payload.iov_len;
     return 0;

@@ -41,6 +41,9 @@ CO int pieces_get(struct volume *volume, const struct frame_place *place, uint8_
 int piece_open(const uint8_t *bytes, uint32_t units, const struct frame_place *place, enum frame_kind kind,
                const uint8_t **ret_payload, size_t *ret_length, struct error *error);
 
+/* Puts in front of the story where the piece lies: its object's key and the byte. Returns -code. */
+int piece_blame(const struct frame_place *place, struct error *error);
+
 /* Whether more attempts may mend it: not what is absent, damaged, foreign or newer, and not a cancel. */
 bool piece_error_is_transient(int status);
 

@@ -257,12 +257,7 @@ static int take_piece(struct restoring *restoring, const struct piece *piece, co
         return status;
     status = piece->is_mid ? take_mid(restoring, piece, payload, length, error)
                            : take_chunk(restoring, piece, payload, length, error);
-    if (status < 0) {
-        char key[KEY_MAX];
-        key_data(&place.uuid, place.epoch, place.n, key);
-        error_context(error, "%s at byte %llu", key, (unsigned long long)place.offset);
-    }
-    return status;
+    return status < 0 ? piece_blame(&place, error) : 0;
 }
 
 static bool is_near(const struct restoring *restoring, const struct stretch *stretch)

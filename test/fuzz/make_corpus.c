@@ -170,18 +170,19 @@ static void checkpoints(void)
     sample_checkpoint(&bytes);
     write_seed("dump", "checkpoint", 6, &bytes);
     write_seed("dump", "checkpoint-sealed", 0x80 | 6, &bytes);
-    buffer_clear(&bytes);
-    sample_leaves(&bytes);
-    write_seed("checkpoint", "leaves", SEED_LEAVES, &bytes);
-    buffer_clear(&bytes);
-    sample_mid(&bytes);
-    write_seed("checkpoint", "mid", SEED_MID, &bytes);
-    buffer_clear(&bytes);
-    sample_chunk(&bytes);
-    write_seed("checkpoint", "chunk", SEED_OBJECTS, &bytes);
-    buffer_clear(&bytes);
-    sample_graves(&bytes);
-    write_seed("checkpoint", "graves", SEED_OBJECTS, &bytes);
+    static const struct {
+        void (*make)(struct buffer *bytes);
+        const char *name;
+        uint8_t kind;
+    } pieces[] = { { sample_leaves, "leaves", SEED_LEAVES },
+                   { sample_mid, "mid", SEED_MID },
+                   { sample_chunk, "chunk", SEED_OBJECTS },
+                   { sample_graves, "graves", SEED_OBJECTS } };
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        buffer_clear(&bytes);
+        pieces[i].make(&bytes);
+        write_seed("checkpoint", pieces[i].name, pieces[i].kind, &bytes);
+    }
     buffer_clear(&bytes);
     sample_root_payload(&bytes, 896);
     write_seed("checkpoint", "root", SEED_ROOT, &bytes);

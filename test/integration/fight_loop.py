@@ -21,10 +21,8 @@ import argparse
 import os
 import random
 import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'lib'))
@@ -32,13 +30,14 @@ sys.dont_write_bytecode = True
 
 import nbd  # noqa: E402
 
+import by_hand  # noqa: E402
 import stores  # noqa: E402
 from disk_model import Disk  # noqa: E402
-from harness import CAIRN, PATIENCE_S, Bench, Server  # noqa: E402
+from harness import CAIRN, PATIENCE_S, Server  # noqa: E402
 from kill_loop import SMALL, VOLUME  # noqa: E402
-from load import Load, Opening  # noqa: E402
+from load import Load, Opening, read_all  # noqa: E402
 from network import HostServer, Network  # noqa: E402
-from zombie_loop import lease_of_kind, read_all, stop  # noqa: E402
+from zombie_loop import lease_of_kind, stop  # noqa: E402
 
 SIZE = SMALL['size']
 # More numbers than the clients of one reign use up.
@@ -361,22 +360,12 @@ def main():
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what was started is ended
-    directory = tempfile.mkdtemp(prefix='cairn-fight.')
     shared = stores.Shared(stores.kind())
-    bench = Bench(directory)
     try:
-        print(run(bench, arguments.seconds, arguments.servers, arguments.lease, arguments.seed, arguments.cut))
-    except BaseException:
-        for process in bench.processes:
-            process.kill()
-        for action in reversed(bench.undo):
-            action()
-        print(f'seed {arguments.seed}; the servers\' messages are in {directory}', file=sys.stderr)
-        raise
+        with by_hand.bench('fight', arguments.seed) as bench:
+            print(run(bench, arguments.seconds, arguments.servers, arguments.lease, arguments.seed, arguments.cut))
     finally:
         shared.stop()
-    bench.close()
-    shutil.rmtree(directory)
 
 
 if __name__ == '__main__':

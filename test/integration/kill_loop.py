@@ -27,9 +27,7 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -38,10 +36,11 @@ sys.dont_write_bytecode = True
 
 import nbd  # noqa: E402
 
+import by_hand  # noqa: E402
 import stores  # noqa: E402
 from disk_model import Disk, Violation  # noqa: E402
-from harness import CAIRN, PATIENCE_S, Bench, Server, wait_until  # noqa: E402
-from load import Load  # noqa: E402
+from harness import CAIRN, PATIENCE_S, Server, wait_until  # noqa: E402
+from load import Load, read_all  # noqa: E402
 
 VOLUME = 'disk'
 ROUNDS_PER_STORE = 20
@@ -188,7 +187,7 @@ class Loop:
 
         handle = nbd.NBD()
         handle.connect_uri(second.uri(VOLUME))
-        taken = self.read_all(handle)
+        taken = read_all(handle, self.disk.size)
         if stopped:
             first.process.signal(signal.SIGCONT)
         end = time.monotonic() + PATIENCE_S
@@ -203,7 +202,7 @@ class Loop:
             first.process.wait(60)
         else:
             first.process.kill()
-        assert self.read_all(handle) == taken, 'the disk of the second server changed by itself'
+        assert read_all(handle, self.disk.size) == taken, 'the disk of the second server changed by itself'
         handle.shutdown()
         self.finish(load)
 
@@ -225,11 +224,6 @@ class Loop:
         end = time.monotonic() + PATIENCE_S
         load.work(lambda: until() or time.monotonic() > end)
         wait_until(until, 'takeover', TAKEOVER_S)
-
-    def read_all(self, handle):
-        step = 4 << 20
-        return b''.join(bytes(handle.pread(min(step, self.disk.size - at), at))
-                        for at in range(0, self.disk.size, step))
 
     def expect_refusal(self, first):
         assert first.process.running(), f'the fenced server ended: {first.process.stderr()[-2000:]}'
@@ -276,40 +270,21 @@ def run(bench, rounds, takeover, seed, progress=False):
             f'{totals["pages"]} pages checked; {seconds / rounds:.2f} s a round; seed {seed}')
 
 
-def in_processes(arguments):
-    """Many rounds, some at a time, each with a seed of its own."""
-    done = 0
-    while done < arguments.rounds:
-        some = min(ROUNDS_PER_PROCESS, arguments.rounds - done)
-        command = [sys.executable, __file__, '--rounds', str(some), '--seed', str(arguments.seed + done)]
-        subprocess.run(command + ['--takeover'] * arguments.takeover, check=True)
-        done += some
-        print(f'{done} of {arguments.rounds} rounds', flush=True)
-
-
-def in_this_process(arguments):
-    directory = tempfile.mkdtemp(prefix='cairn-kill.')
-    bench = Bench(directory)
-    try:
-        print(run(bench, arguments.rounds, arguments.takeover, arguments.seed, sys.stderr.isatty()))
-    except BaseException:
-        for process in bench.processes:
-            process.kill()
-        print(f'seed {arguments.seed}; the stores and the servers\' messages are in {directory}', file=sys.stderr)
-        raise
-    bench.close()
-    shutil.rmtree(directory)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--rounds', type=int, default=100, metavar='N')
     parser.add_argument('--takeover', action='store_true', help='a second server takes over, instead of a kill')
     parser.add_argument('--seed', type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what was started is ended
     shared = stores.Shared(stores.kind())
     try:
-        in_processes(arguments) if arguments.rounds > ROUNDS_PER_PROCESS else in_this_process(arguments)
+        if arguments.rounds > ROUNDS_PER_PROCESS:
+            by_hand.rounds_in_processes(__file__, arguments.rounds, ROUNDS_PER_PROCESS, arguments.seed,
+                                        *['--takeover'] * arguments.takeover)
+        else:
+            with by_hand.bench('kill', arguments.seed) as bench:
+                print(run(bench, arguments.rounds, arguments.takeover, arguments.seed, sys.stderr.isatty()))
     finally:
         shared.stop()
 

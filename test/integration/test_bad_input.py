@@ -10,7 +10,7 @@ import nbd
 
 import store_tree
 from harness import CAIRN, Skip, free_port, need_root, need_tool, on, wait_until
-from load import Steady
+from load import Steady, connect, refused
 from stores import DirStore
 from wire import (ERROR_INVALID, ERROR_TOO_BIG, OPTION_GO, OPTION_INFO, READ, REPLY_ACK, WRITE, Closed, Wire)
 
@@ -26,21 +26,6 @@ def serve_refused(t, *arguments, store, status=1, timeout=30):
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, f'not one line: {done.stderr}'
     return lines[0]
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
-
-
-def refused(server, export='disk'):
-    """What libnbd says about being refused."""
-    try:
-        connect(server, export)
-    except nbd.Error as error:
-        return str(error)
-    raise AssertionError(f'{export} was accepted')
 
 
 # ---- stores ----

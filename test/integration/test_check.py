@@ -6,19 +6,11 @@ import random
 import threading
 import time
 
-import nbd
-
 from harness import on, wait_until
-from load import Steady
+from load import Steady, connect
 
 MIB = 1 << 20
 PAGE = 4096
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
 
 
 def check(t, store, *words, volume='disk'):

@@ -8,14 +8,9 @@ import nbd
 
 import store_tree
 from harness import CAIRN, free_port, on, wait_until
+from load import connect
 
 SUBCOMMANDS = ('serve', 'list', 'info', 'dump', 'break-lease', 'doctor')
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
 
 
 @on('dir')

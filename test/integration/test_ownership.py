@@ -13,6 +13,7 @@ import nbd
 
 import store_tree
 from harness import Skip, on, wait_until
+from load import connect, refused
 from s3_proxy import PROGRAM, Proxy
 from stores import S3Server, S3Store
 from zombie_loop import stop
@@ -22,21 +23,6 @@ PAGE = 4096
 REGISTER = 'volumes/n.disk'
 LEASE = ['--lease', '1s']
 EPOCHS = 3
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
-
-
-def refused(server, export='disk'):
-    """What libnbd says about being refused."""
-    try:
-        connect(server, export)
-    except nbd.Error as error:
-        return str(error)
-    raise AssertionError(f'{export} was accepted')
 
 
 class Volume:

@@ -7,15 +7,10 @@ import time
 import nbd
 
 from harness import wait_until
+from load import connect
 
 KIB = 1 << 10
 MIB = 1 << 20
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
 
 
 class Count:

@@ -9,6 +9,7 @@ import random
 import nbd
 
 from harness import Skip, on
+from load import connect
 from s3_proxy import PROGRAM, Proxy
 from stores import S3Server, S3Store
 
@@ -31,12 +32,6 @@ def behind_proxy(t, sink=False, **options):
                                  secret_key=store.server.secret_key), store.prefix)
     t.later(lambda: proxy.popen.poll() is None and proxy.popen.kill())
     return proxy, found
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
 
 
 def write_all(handle, pieces, depth=16):

@@ -11,23 +11,9 @@ import nbd
 
 from disk_model import Disk
 from harness import CAIRN, on, parse_statistics, wait_until
-from load import Load, Steady
+from load import Load, Steady, connect, refused
 
 MIB = 1 << 20
-
-
-def connect(server, export='disk'):
-    handle = nbd.NBD()
-    handle.connect_uri(server.uri(export))
-    return handle
-
-
-def connect_refused(server, export='disk'):
-    try:
-        connect(server, export)
-        return False
-    except nbd.Error:
-        return True
 
 
 def test_terminate_with_clients(t):
@@ -249,7 +235,7 @@ def test_stopped_owner_is_not_dead(t):
     handle.flush()
     first.process.signal(signal.SIGSTOP)
     second = t.server(size='16MB', name='second', arguments=['--owner-wait', '1s'])
-    assert connect_refused(second), 'the volume of a live owner was taken'
+    assert refused(second), 'the volume of a live owner was taken'
     first.process.signal(signal.SIGCONT)
     handle.pwrite(b'here', 0)
     handle.flush()
@@ -268,7 +254,7 @@ def test_break_lease(t):
     second = t.server(size='16MB', name='second', arguments=['--owner-wait', '1s'])
     asked = t.cairn('break-lease', *first.store.words(), 'disk', check=False)
     assert asked.returncode == 2 and '--yes' in asked.stderr, asked.stderr
-    assert connect_refused(second), 'taken though nobody said yes'
+    assert refused(second), 'taken though nobody said yes'
     t.cairn('break-lease', *first.store.words(), '--yes', 'disk')
     taken = connect(second)
     assert taken.pread(7, 0) == b'flushed'

@@ -26,11 +26,8 @@ but not the timing."""
 import argparse
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'lib'))
@@ -38,11 +35,12 @@ sys.dont_write_bytecode = True
 
 import nbd  # noqa: E402
 
+import by_hand  # noqa: E402
 import stores  # noqa: E402
 from disk_model import Disk  # noqa: E402
-from harness import PATIENCE_S, Bench, Server, wait_until  # noqa: E402
+from harness import PATIENCE_S, Server, wait_until  # noqa: E402
 from kill_loop import ARGUMENTS, LARGE, SMALL, VOLUME  # noqa: E402
-from load import Load, Opening  # noqa: E402
+from load import Load, Opening, read_all  # noqa: E402
 from network import HostServer, Network  # noqa: E402
 
 ROUNDS_PER_STORE = 10
@@ -61,11 +59,6 @@ OPERATIONS_APART = 1 << 24
 
 def lease_of_kind():
     return LEASE_S.get(stores.kind(), 1)
-
-
-def read_all(handle, size):
-    step = 4 << 20
-    return b''.join(bytes(handle.pread(min(step, size - at), at)) for at in range(0, size, step))
 
 
 def stop(process):
@@ -361,42 +354,6 @@ def run(bench, rounds, mishap, lease_s, seed, progress=False):
             f'{seconds / rounds:.2f} s a round; seed {seed}')
 
 
-def in_processes(arguments):
-    """Many rounds, some at a time, each with a seed of its own."""
-    done = 0
-    while done < arguments.rounds:
-        some = min(ROUNDS_PER_PROCESS, arguments.rounds - done)
-        process = subprocess.Popen([sys.executable, __file__, '--rounds', str(some), '--seed',
-                                    str(arguments.seed + done), '--lease', str(arguments.lease)]
-                                   + ['--cut'] * arguments.cut)
-        try:
-            status = process.wait()
-        finally:
-            process.terminate()  # it ends what it has started
-            process.wait()
-        if status != 0:
-            sys.exit(status)
-        done += some
-        print(f'{done} of {arguments.rounds} rounds', flush=True)
-
-
-def in_this_process(arguments):
-    directory = tempfile.mkdtemp(prefix='cairn-zombie.')
-    bench = Bench(directory)
-    try:
-        mishap = CutOff if arguments.cut else Stopped
-        print(run(bench, arguments.rounds, mishap, arguments.lease, arguments.seed, sys.stderr.isatty()))
-    except BaseException:
-        for process in bench.processes:
-            process.kill()
-        for action in reversed(bench.undo):
-            action()
-        print(f'seed {arguments.seed}; the stores and the servers\' messages are in {directory}', file=sys.stderr)
-        raise
-    bench.close()
-    shutil.rmtree(directory)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--rounds', type=int, default=100, metavar='N')
@@ -407,7 +364,13 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what was started is ended
     shared = stores.Shared(stores.kind())
     try:
-        in_processes(arguments) if arguments.rounds > ROUNDS_PER_PROCESS else in_this_process(arguments)
+        if arguments.rounds > ROUNDS_PER_PROCESS:
+            by_hand.rounds_in_processes(__file__, arguments.rounds, ROUNDS_PER_PROCESS, arguments.seed,
+                                        '--lease', str(arguments.lease), *['--cut'] * arguments.cut)
+        else:
+            with by_hand.bench('zombie', arguments.seed) as bench:
+                mishap = CutOff if arguments.cut else Stopped
+                print(run(bench, arguments.rounds, mishap, arguments.lease, arguments.seed, sys.stderr.isatty()))
     finally:
         shared.stop()
 

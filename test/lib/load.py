@@ -228,6 +228,26 @@ class Opening:
         return handle.aio_is_ready()
 
 
+def connect(server, export='disk'):
+    handle = nbd.NBD()
+    handle.connect_uri(server.uri(export))
+    return handle
+
+
+def refused(server, export='disk'):
+    """What libnbd says about being refused."""
+    try:
+        connect(server, export)
+    except nbd.Error as error:
+        return str(error)
+    raise AssertionError(f'{export} was accepted')
+
+
+def read_all(handle, size):
+    step = 4 << 20
+    return b''.join(bytes(handle.pread(min(step, size - at), at)) for at in range(0, size, step))
+
+
 class Steady:
     """A small verified client for tests of other things: every step writes, flushes and reads back, and fails on
     the first error.  The volume is its own."""
