@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The hot path: server CPU per request, beside nbdkit's memory plugin in the same run.
 
-    hotpath.py [--rounds N] [--seconds S] [--only TEXT] [--json FILE] [--against-itself]
+    hotpath.py [--rounds N] [--seconds S] [--only TEXT] [--json FILE] [--against-itself | --bare]
 
 Both servers hold the same prefilled volume in memory: nbdkit in its memory
 plugin, cairn in its cache, with its directory store on a tmpfs.  fio drives
@@ -29,6 +29,7 @@ import time
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CAIRN = os.path.abspath(os.environ.get('CAIRN', os.path.join(REPOSITORY, 'build', 'cairn')))
+BARE = os.path.join(REPOSITORY, 'build', 'bench', 'bare_nbd_server')
 VOLUME_MB = 256
 MEMORY = '1536MB'  # cairn's: the volume in its cache, and a write buffer that can hold as much again
 WRITTEN_MB = 12288  # most that all jobs of a write run write; cairn's store keeps what is not overwritten in time, in memory
@@ -73,6 +74,8 @@ class Server:
             where = ['-i', '127.0.0.1', '-p', str(self.address[1])] if tcp else ['-U', self.address]
             return ['nbdkit', '-f'] + where + ['memory', f'{VOLUME_MB}M']
         where = ['--host', '127.0.0.1', '--port', str(self.address[1])] if tcp else ['--unix', self.address]
+        if self.kind == 'bare':
+            return [BARE, f'127.0.0.1:{self.address[1]}' if tcp else self.address, str(VOLUME_MB << 20)]
         return [CAIRN, 'serve', '--store', 'dir:' + os.path.join(self.store, 'objects'), '--size', f'{VOLUME_MB}MB',
                 '--memory', MEMORY] + where
 
@@ -93,7 +96,7 @@ class Server:
     def cpu_seconds(self):
         """(of the whole process, of the threads that serve clients)."""
         whole = thread_seconds(f'/proc/{self.popen.pid}/stat')[1]
-        if self.kind == 'nbdkit':
+        if self.kind != 'cairn':
             return whole, whole
         threads = [thread_seconds(path) for path in glob.glob(f'/proc/{self.popen.pid}/task/*/stat')]
         return whole, sum(seconds for name, seconds in threads if name.startswith('shard'))
@@ -246,9 +249,9 @@ def median_ratio(results, field):
     return statistics.median(ours[field] / theirs[field] for ours, theirs in zip(results['ours'], results['theirs']))
 
 
-def print_head():
+def print_head(ours):
     print(f'{"":<50} {"CPU, of nbdkit":>14}        {"serving":>7} {"us a request":>17} {"requests/s":>16}')
-    print(f'{"":<50} {"target":>6} {"ratio":>7}        {"alone":>7} {"cairn":>8} {"nbdkit":>8} {"cairn":>9} {"ratio":>6}')
+    print(f'{"":<50} {"target":>6} {"ratio":>7}        {"alone":>7} {ours:>8} {"nbdkit":>8} {ours:>9} {"ratio":>6}')
 
 
 def print_line(name, target, results):
@@ -263,10 +266,10 @@ def print_line(name, target, results):
 
 
 def run(arguments, directory):
-    kinds = {'ours': 'nbdkit' if arguments.against_itself else 'cairn', 'theirs': 'nbdkit'}
+    kinds = {'ours': 'nbdkit' if arguments.against_itself else 'bare' if arguments.bare else 'cairn', 'theirs': 'nbdkit'}
     table = []
     touch_memory(directory)
-    print_head()
+    print_head(kinds['ours'])
     for tcp in (False, True):
         pair = Pair(kinds, tcp, directory)
         try:
@@ -308,10 +311,15 @@ def main():
     parser.add_argument('--json', metavar='FILE', help='write the table there as well')
     parser.add_argument('--directory', default='/dev/shm', help='a tmpfs for cairn\'s store (/dev/shm)')
     parser.add_argument('--against-itself', action='store_true', help='nbdkit on both sides: every ratio should be 1')
+    parser.add_argument('--bare', action='store_true',
+                        help='in cairn\'s place a server that only receives and sends: what the machine costs any')
     arguments = parser.parse_args()
     for tool in ('fio', 'nbdkit'):
         if shutil.which(tool) is None:
             raise SystemExit(f'{tool} is not installed: it is needed for the comparison')
+    if arguments.bare:
+        subprocess.run(['ninja', '-C', os.path.dirname(os.path.dirname(BARE)), '--quiet', 'bench/bare_nbd_server'],
+                       check=True)
     if not arguments.against_itself and not os.access(CAIRN, os.X_OK):
         raise SystemExit(f'no server at {CAIRN}: build it with `make`, or name another with CAIRN=PATH')
     directory = tempfile.mkdtemp(prefix='cairn-bench.', dir=arguments.directory)

@@ -142,7 +142,7 @@ def small_flush(far, disk, rounds):
         prepared = client.prepare('PUT', f'{PATH}log/{number}', random.randbytes(SMALL_BYTES))
         return timed(client.exchange, prepared)
 
-    return take_turns(rounds * 20, ours, theirs)
+    return take_turns(rounds * 10, ours, theirs)
 
 
 def random_flush(far, disk, rounds):
@@ -161,7 +161,7 @@ def random_flush(far, disk, rounds):
         prepared = client.prepare('PUT', f'{PATH}log/{number}', body, digest=digest)
         return timed(client.exchange, prepared)
 
-    return take_turns(rounds * 2, ours, theirs)
+    return take_turns(rounds, ours, theirs)
 
 
 def stream(far, disk, rounds):
@@ -288,7 +288,7 @@ def run(arguments, directory):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--rounds', type=int, default=10, help='of the longest row; shorter ones have more (10)')
+    parser.add_argument('--rounds', type=int, default=20, help='of each row; the shortest has ten times as many (20)')
     parser.add_argument('--only', help='rows whose name holds this text')
     parser.add_argument('--backend', default='sink', choices=('sink', *stores.REAL_KINDS),
                         help='what stores the objects: the proxy itself, in memory (sink), or a server behind it')
