@@ -226,10 +226,32 @@ static CO int take_request(struct connection *connection, const struct nbd_reque
     return 0;
 }
 
+/* Tells the engine of the WRITEs that have arrived whole, where they are several. */
+static void announce_writes(const struct connection *connection)
+{
+    uint64_t offsets[VOLUME_EXPECT_MOST];
+    uint32_t count = 0;
+    const uint8_t *at = connection->receive + connection->taken, *end = connection->receive + connection->received;
+    struct nbd_request wire;
+    while (count < VOLUME_EXPECT_MOST && (size_t)(end - at) >= NBD_REQUEST_BYTES &&
+           nbd_decode_request(at, &wire) == 0) {
+        at += NBD_REQUEST_BYTES;
+        if (wire.command != NBD_CMD_WRITE)
+            continue;
+        if ((size_t)(end - at) < wire.length)
+            break;
+        at += wire.length;
+        offsets[count++] = wire.offset;
+    }
+    if (count > 1)
+        volume_write_expect(connection->volume, offsets, count);
+}
+
 /* Starts every request that has arrived whole, and the last one's payload. */
 static CO int take_requests(struct connection *connection)
 {
     struct nbd_request wire;
+    announce_writes(connection);
     while (waiting_bytes(connection) >= NBD_REQUEST_BYTES) {
         if (nbd_decode_request(connection->receive + connection->taken, &wire) < 0)
             return end_because(connection, "sent something that is not a request");

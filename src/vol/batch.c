@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/mutant.h"
 #include "base/state.h"
 
 static const char *const state_names[] = { "OPEN", "SEALED", "UPLOADING", "UPLOADED" };
@@ -16,14 +17,14 @@ static const uint32_t state_moves[] = {
 };
 const struct state_table batch_states = { "batch", state_names, state_moves, 4 };
 
-struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t number, uint64_t now_ns)
+struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t now_ns)
 {
     struct batch *batch = memory_new(sizeof *batch);
     list_init(&batch->link);
     list_init(&batch->zero_link);
     batch->volume = volume;
     batch->gate = gate;
-    batch->number = number;
+    batch->number = UINT64_MAX;
     batch->opened_ns = now_ns;
     return batch;
 }
@@ -153,7 +154,7 @@ static uint32_t count_extents(const struct batch *batch)
     return runs + batch->zeroes.count;
 }
 
-void batch_seal(struct batch *batch)
+uint64_t batch_seal(struct batch *batch, uint64_t before)
 {
     state_move(&batch_states, &batch->state, BATCH_SEALED);
     compact(batch);
@@ -163,19 +164,22 @@ void batch_seal(struct batch *batch)
     if (!ascending)
         sort_pages(batch->pages, batch->page_count);
     batch->extents_bound = count_extents(batch);
+    batch->number = before + batch->page_count + 1;
+    return batch->number;
 }
 
 struct batch *batch_cut(struct batch *batch, uint32_t most)
 {
-    assert(batch->state == BATCH_SEALED && most > 0);
+    assert(batch->state == BATCH_SEALED && !batch->joined && most > 0);
     uint32_t kept = batch->zeroes.count < BATCH_EXTENTS_MOST ? BATCH_EXTENTS_MOST - batch->zeroes.count : 0;
     if (kept > most)
         kept = most;
     if (batch->page_count <= kept)
         return NULL;
     /* Zero ranges stay in the older one: they apply before all pages. */
-    struct batch *rest = batch_new(batch->volume, batch->gate, batch->number + 1, batch->opened_ns);
+    struct batch *rest = batch_new(batch->volume, batch->gate, batch->opened_ns);
     rest->state = BATCH_SEALED;
+    rest->number = batch->number;
     rest->sealed_ns = batch->sealed_ns;
     rest->apart = batch->apart;
     rest->page_count = batch->page_count - kept;
@@ -184,8 +188,35 @@ struct batch *batch_cut(struct batch *batch, uint32_t most)
         rest->pages[i]->batch = rest;
     rest->charged = (uint64_t)rest->page_count * PAGE_BYTES;
     batch->page_count = kept;
+    batch->number -= MUTANT(cut_counts_whole) ? 0 : rest->page_count;
     batch->charged -= rest->charged;
     batch->extents_bound = count_extents(batch);
     rest->extents_bound = count_extents(rest);
     return rest;
+}
+
+bool batch_joins(const struct batch *batch, const struct batch *next)
+{
+    if (batch->page_count == 0 || next->page_count == 0 || (next->zeroes.count > 0 && !MUTANT(join_drops_zeroes)))
+        return false;
+    return batch->pages[batch->page_count - 1]->number < next->pages[0]->number;
+}
+
+void batch_join(struct batch *batch, struct batch *next)
+{
+    assert(batch->state == BATCH_SEALED && next->state == BATCH_SEALED && batch_joins(batch, next));
+    uint32_t count = batch->page_count + next->page_count;
+    assert(count + batch->zeroes.count <= BATCH_EXTENTS_MOST);
+    batch->pages = memory_resize(batch->pages, count, sizeof(struct page *));
+    for (uint32_t i = 0; i < next->page_count; i++) {
+        next->pages[i]->batch = batch;
+        batch->pages[batch->page_count + i] = next->pages[i];
+    }
+    batch->page_count = count;
+    batch->number = next->number;
+    batch->charged += next->charged;
+    batch->extents_bound += next->extents_bound;
+    batch->joined = true;
+    next->page_count = next->extents_bound = 0;
+    next->charged = 0;
 }

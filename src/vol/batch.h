@@ -8,8 +8,15 @@
  * page written again while the batch is open replaces the older one, which then
  * never reaches the store.  A zeroed range takes its pages out and is
  * remembered; so inside a batch zero ranges apply first, then pages.  Once
- * sealed nothing in it changes, except that the end of it may be cut off, into
- * a batch that follows it, before it is uploaded.
+ * sealed it keeps its pages, except that the end of it may be cut off, into a
+ * batch that follows it, or the one that follows be joined to it, before it is
+ * uploaded.
+ *
+ * Sealed batches are numbered in their order, each by the place of its last
+ * page among all that were sealed (a batch counts as one place more than it has
+ * pages, as there are some without).  So whoever waits for a number goes on
+ * waiting for the same pages when batches are cut and joined meanwhile; what
+ * was joined is not cut again.
  *
  * How long a batch stays open is a bet on whether its pages are written again.
  * What is written in order hardly ever is: such a batch is full as soon as it
@@ -48,12 +55,13 @@ struct batch {
     struct list link;      /* volume.batches, oldest first */
     struct list zero_link; /* volume.zeroing */
     struct volume *volume;
-    uint64_t number; /* 1, 2, 3, … in the order of opening */
+    uint64_t number; /* from SEALED on: ascending; UINT64_MAX before */
     int state;
     uint64_t opened_ns, sealed_ns;
     struct gate *gate;
     uint64_t charged; /* of the gate */
     bool apart;       /* becomes a data object however small it is */
+    bool joined;      /* of several, and so without the numbers of their last pages */
 
     /* OPEN: in the order of writing, NULL where a page was dropped, page_count of them there.
      * From SEALED on: ascending by number, page_count of them. */
@@ -67,9 +75,10 @@ struct batch {
     /* UPLOADING, UPLOADED: */
     struct layout layout;
     uint64_t data_n;
+    uint64_t started_ns; /* when it was its turn to be sent; 0: not yet */
 };
 
-struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t number, uint64_t now_ns);
+struct batch *batch_new(struct volume *volume, struct gate *gate, uint64_t now_ns);
 /* Drops pages and charge; the caller has taken it out of its list. */
 void batch_free(struct batch *batch);
 
@@ -85,10 +94,16 @@ void batch_add(struct batch *batch, struct page *page);
 void batch_remove(struct batch *batch, struct page *page);
 /* The range reads as zero; the caller has removed its pages. Charges what it adds even over the limit. */
 void batch_zero(struct batch *batch, uint64_t first, uint64_t past);
-void batch_seal(struct batch *batch);
-/* Of a sealed batch: cuts off what is beyond `most` pages, and beyond BATCH_EXTENTS_MOST, into a new one with the next
- * number; NULL: nothing is. */
+/* `before`: the number of the batch that was sealed last. Returns the number of this one. */
+uint64_t batch_seal(struct batch *batch, uint64_t before);
+/* Of a sealed batch that was not joined: cuts off what is beyond `most` pages, and beyond BATCH_EXTENTS_MOST, into a
+ * new one that follows it; NULL: nothing is. */
 struct batch *batch_cut(struct batch *batch, uint32_t most);
+/* Whether `next`, the sealed batch that follows the sealed `batch`, can be joined to it: where it has pages behind
+ * those and nothing else. */
+bool batch_joins(const struct batch *batch, const struct batch *next);
+/* Takes all that `next` has, and its number; it is empty then.  Not more than BATCH_EXTENTS_MOST together. */
+void batch_join(struct batch *batch, struct batch *next);
 
 struct state_table;
 extern const struct state_table batch_states;

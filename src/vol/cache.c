@@ -488,6 +488,16 @@ uint64_t cache_shrink(struct cache *cache, uint64_t bytes)
     return shrink.given;
 }
 
+void cache_discard(struct cache *cache, uint64_t object_id, uint32_t start)
+{
+    struct frame *frame = table_find(cache, object_id, start);
+    if (frame == NULL || cache->busy)
+        return;
+    cache->busy = true;
+    drop(cache, frame);
+    cache->busy = false;
+}
+
 static struct frame *first_of_objects(struct frame *chain, uint64_t first_object_id, uint64_t past_object_id)
 {
     while (chain != NULL && (chain->object_id < first_object_id || chain->object_id >= past_object_id))

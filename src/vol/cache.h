@@ -67,6 +67,10 @@ void cache_failed(struct cache *cache, struct frame *frame, int failure);
 void cache_insert(struct cache *cache, uint64_t object_id, uint32_t start, struct page *const *pages,
                   uint32_t page_count);
 
+/* Nobody will ask for this frame any more: its pages come back, when those who hold it let go. Nothing when it is not
+ * there. */
+void cache_discard(struct cache *cache, uint64_t object_id, uint32_t start);
+
 void frame_unref(struct cache *cache, struct frame *frame);
 
 /* Gives back about `bytes`; returns what came back at once.  Takes only frames that nobody uses, first those whose

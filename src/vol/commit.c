@@ -44,14 +44,23 @@
 struct batch *commit_open_batch(struct volume *volume)
 {
     if (volume->open == NULL) {
-        struct batch *batch =
-            batch_new(volume, &volume->all->dirty_gate, volume->next_batch++, loop_now_ns(volume->loop));
+        struct batch *batch = batch_new(volume, &volume->all->dirty_gate, loop_now_ns(volume->loop));
         list_push_back(&volume->batches, &batch->link);
         volume->batch_count++;
         volume->open = batch;
         commit_kick(volume); /* it must look at the clock for this one */
     }
     return volume->open;
+}
+
+struct batch *commit_cut(struct volume *volume, struct batch *batch, uint32_t most)
+{
+    struct batch *rest = batch_cut(batch, most);
+    if (rest != NULL) {
+        list_insert_after(&batch->link, &rest->link);
+        volume->batch_count++;
+    }
+    return rest;
 }
 
 uint64_t commit_open_room(const struct volume *volume)
@@ -61,19 +70,21 @@ uint64_t commit_open_room(const struct volume *volume)
     return pages < BATCH_OPEN_PAGES_MAX ? pages : BATCH_OPEN_PAGES_MAX;
 }
 
-/* How large the objects of what is written in order are.  One stream to a store is much slower than several, and a
- * FLUSH ends with the last of them: so the first objects are small enough that all uploads are soon busy, and those
- * after them that none takes long.  When much was written and nobody flushed, fewer requests count for more; as far as
- * the write buffer holds twice what is on its way then. */
+/* How large the objects of what is written in order are while nobody waits for them.  One stream to a store is much
+ * slower than several: so the first objects are small enough that all uploads are soon busy, and those after them that
+ * a FLUSH finds none that takes long.  When much was written and nobody flushed, fewer requests count for more; as far
+ * as the write buffer holds twice what is on its way then. */
 uint32_t commit_ordered_pages(const struct volume *volume)
 {
-    uint32_t uploads = volume->all->settings.uploads;
-    if (volume->unflushed_pages < (uint64_t)uploads * SPREAD_PAGES)
-        return SPREAD_PAGES;
+    const struct volume_settings *settings = &volume->all->settings;
+    if (volume->unflushed_pages < (uint64_t)settings->uploads * settings->spread_pages)
+        return settings->spread_pages;
     if (volume->unflushed_pages < ORDERED_PAGES_TOTAL)
-        return ORDERED_PAGES;
-    uint64_t pages = volume->all->dirty_gate.limit / 2 / uploads / PAGE_BYTES;
-    return pages < BATCH_EXTENTS ? BATCH_EXTENTS : pages < BATCH_EXTENTS_MOST ? (uint32_t)pages : BATCH_EXTENTS_MOST;
+        return 2 * settings->spread_pages;
+    uint64_t pages = volume->all->dirty_gate.limit / 2 / settings->uploads / PAGE_BYTES;
+    return pages < settings->object_pages ? settings->object_pages
+           : pages < BATCH_EXTENTS_MOST   ? (uint32_t)pages
+                                          : BATCH_EXTENTS_MOST;
 }
 
 /* Cuts a sealed batch into pieces of at most so many pages, all of about the same size. */
@@ -81,44 +92,22 @@ static void cut(struct volume *volume, struct batch *batch, uint32_t most)
 {
     uint32_t pieces = (batch->page_count + most - 1) / most;
     uint32_t pages = pieces > 1 ? (batch->page_count + pieces - 1) / pieces : most;
-    for (struct batch *rest; (rest = batch_cut(batch, pages)) != NULL; batch = rest) {
-        list_insert_after(&batch->link, &rest->link);
-        volume->batch_count++;
-    }
+    while (batch != NULL)
+        batch = commit_cut(volume, batch, pages);
 }
 
-/* A FLUSH comes.  What waits for an upload is cut into small objects, at the end of the queue, so that all uploads are
- * busy to the last.  What fits rides inline; beside uploads that are waited for anyway only what does not make the
- * commit slower.  What a commit that is under way carries inline is not cut: either a FLUSH waits for it already, or it
- * is smaller. */
-static void spread_last(struct volume *volume)
+/* A FLUSH comes.  What fits rides inline; beside uploads that are waited for anyway only what does not make the commit
+ * slower.  What a commit that is under way carries inline stays there: either a FLUSH waits for it already, or it is
+ * smaller. */
+static void choose_apart(struct volume *volume)
 {
-    uint64_t left = (uint64_t)volume->all->settings.uploads * SPREAD_PAGES;
-    uint32_t inlined = volume->uploads > 0 ? SPREAD_PAGES : INLINE_PAGES_FLUSHED;
-    static_assert(INLINE_PAGES_UNHURRIED < SPREAD_PAGES, "what rides inline unhurried is too small to be cut");
-    for (struct list *node = volume->batches.prev, *before; node != &volume->batches; node = before) {
-        struct batch *batch = container_of(node, struct batch, link);
-        before = node->prev;
-        if (batch->state != BATCH_SEALED || batch->number <= volume->flush_target || batch->page_count > left)
-            return;
-        left -= batch->page_count;
-        if (batch->page_count <= (batch->apart ? SPREAD_PAGES : inlined))
-            continue;
-        batch->apart = true;
-        cut(volume, batch, SPREAD_PAGES);
-    }
-}
-
-/* Numbers go up by one from the oldest on.  Only those change which no FLUSH waits for yet. */
-static void renumber(struct volume *volume)
-{
-    uint64_t number = volume->committed_batch;
+    const struct volume_settings *settings = &volume->all->settings;
+    uint32_t inlined = volume->uploads > 0 ? settings->spread_pages : settings->flushed_inline_pages;
     list_for_each (node, &volume->batches) {
         struct batch *batch = container_of(node, struct batch, link);
-        assert(batch->number > volume->flush_target || batch->number == number + 1);
-        batch->number = ++number;
+        if (batch->state == BATCH_SEALED && batch->number > volume->flush_target && batch->page_count > inlined)
+            batch->apart = true;
     }
-    volume->next_batch = number + 1;
 }
 
 void commit_seal(struct volume *volume, bool flushed)
@@ -126,19 +115,16 @@ void commit_seal(struct volume *volume, bool flushed)
     struct batch *batch = volume->open;
     if (batch != NULL) {
         uint32_t ordered = commit_ordered_pages(volume);
-        batch_seal(batch);
+        volume->newest_sealed = batch_seal(batch, volume->newest_sealed);
         batch->sealed_ns = loop_now_ns(volume->loop);
         volume->open = NULL;
         volume->unflushed_pages += batch->page_count;
         batch->apart = batch->page_count >= ordered && batch_ordered(batch);
-        cut(volume, batch, batch->apart ? ordered : BATCH_EXTENTS);
+        cut(volume, batch, batch->apart ? ordered : volume->all->settings.object_pages);
     }
-    if (flushed)
-        spread_last(volume);
-    renumber(volume);
-    /* Before uploads are chosen: what is waited for rides inline where it can. */
-    if (flushed) {
-        volume->flush_target = volume->next_batch - 1;
+    if (flushed) { /* before uploads are chosen: what is waited for rides inline where it can */
+        choose_apart(volume);
+        volume->flush_target = volume->newest_sealed;
         volume->unflushed_pages = 0;
     }
     upload_start(volume);
@@ -195,8 +181,9 @@ static void choose(const struct volume *volume, struct choice *ret_choice)
         }
         extents += 2 * batch->extents_bound;
         inline_pages += inlined ? batch->page_count : 0;
-        if (choice->count > 0 && (extents > COMMIT_EXTENTS_MAX || inline_pages > INLINE_PAGES_FLUSHED ||
-                                  choice->count == COMMIT_BATCHES_MAX)) {
+        if (choice->count > 0 &&
+            (extents > COMMIT_EXTENTS_MAX || inline_pages > volume->all->settings.flushed_inline_pages ||
+             choice->count == COMMIT_BATCHES_MAX)) {
             choice->full = true;
             choice->all = false;
             return;
@@ -279,6 +266,22 @@ static void frames_to_cache(struct volume *volume, uint64_t object_id, uint32_t 
     }
 }
 
+/* What the commit replaces whole is in the cache for nothing, as soon as it is folded in. */
+static void discard_replaced(struct volume *volume, const struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->extent_count; i++) {
+        const struct commit_extent *extent = &entry->extents[i];
+        uint64_t page = extent->page, past = page + extent->count, run;
+        for (; extent->kind == EXTENT_PAGES && page < past; page += run) {
+            struct location old = map_lookup(volume->map, page, past - page, &run);
+            if (old.object >= OBJECT_INDEX_MAX || old.frame_page > 0 || run < old.frame_pages)
+                continue;
+            uint64_t id = object_table_row(volume->objects, old.object)->id;
+            cache_discard(volume->all->cache, volume_cache_id(volume, id), old.start);
+        }
+    }
+}
+
 static void release_batch(struct volume *volume, struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->page_count; i++)
@@ -312,6 +315,7 @@ static void conclude(struct volume *volume, const struct choice *choice, struct 
                      const uint8_t hash[SHA256_BYTES], uint64_t bytes)
 {
     struct error error = ERROR_NONE;
+    discard_replaced(volume, &plan->entry);
     if (fold_entry(volume, &plan->entry, hash, &error) < 0) {
         volume_fence(volume, &error); /* durable, but beyond what we can serve */
         return;
@@ -384,7 +388,7 @@ static int commit(struct volume *volume, const struct choice *choice, struct err
     struct sealing sealing = { .layout = &plan.inline_layout,
                                .place = {
                                    .uuid = head.uuid, .kind = OBJECT_LOG, .seq = head.seq, .offset = front.length } };
-    if (plan.inline_layout.page_count > INLINE_PAGES_UNHURRIED)
+    if (plan.inline_layout.page_count > INLINE_PAGES_AT_ONCE)
         loop_work(volume->loop, seal_layout, &sealing);
     else
         seal_layout(&sealing);
@@ -425,7 +429,7 @@ static bool seal_is_due(const struct volume *volume, bool old)
         return false;
     if (open == oldest(volume))
         return old || pressed(volume);
-    uint32_t enough = batch_ordered(open) ? commit_ordered_pages(volume) : BATCH_EXTENTS;
+    uint32_t enough = batch_ordered(open) ? commit_ordered_pages(volume) : volume->all->settings.object_pages;
     return pressed(volume) && open->page_count + open->zeroes.count >= enough;
 }
 

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/mutant.h"
+#include "vol/volume.h"
 
 #define BUCKETS_AT_FIRST 256u
 #define SPARE_BLOCKS_MAX 4096u /* 1.1 MiB kept for reuse */
@@ -86,6 +87,28 @@ struct page *dirty_page(const struct dirty *dirty, uint64_t number)
 {
     struct dirty_block *block = dirty_find(dirty, number / BLOCK_PAGES);
     return block == NULL ? NULL : block->slots[number % BLOCK_PAGES];
+}
+
+/* Each round finds in the processor's cache what the one before has asked for. */
+void dirty_expect(const struct dirty *dirty, const uint64_t *numbers, uint32_t count)
+{
+    assert(count <= VOLUME_EXPECT_MOST);
+    const struct page *pages[VOLUME_EXPECT_MOST];
+    for (uint32_t i = 0; i < count; i++)
+        __builtin_prefetch(bucket(dirty, numbers[i] / BLOCK_PAGES));
+    for (uint32_t i = 0; i < count; i++) {
+        const struct dirty_block *block = *bucket(dirty, numbers[i] / BLOCK_PAGES); /* most often the only one there */
+        __builtin_prefetch(block);
+        if (block != NULL)
+            __builtin_prefetch(&block->slots[numbers[i] % BLOCK_PAGES]);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        pages[i] = dirty_page(dirty, numbers[i]);
+        __builtin_prefetch(pages[i]);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (pages[i] != NULL)
+            __builtin_prefetch(pages[i]->data, 1);
 }
 
 struct page *dirty_set(struct dirty *dirty, struct page *page)

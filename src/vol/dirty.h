@@ -27,6 +27,9 @@ void dirty_free(struct dirty *dirty);
 /* NULL when no page of the block is dirty. */
 struct dirty_block *dirty_find(const struct dirty *dirty, uint64_t block);
 struct page *dirty_page(const struct dirty *dirty, uint64_t number);
+/* These pages, at most VOLUME_EXPECT_MOST, are about to be looked up, and overwritten where they are dirty: has the
+ * processor fetch what lies far from it for all of them at once, rather than one after the other. */
+void dirty_expect(const struct dirty *dirty, const uint64_t *numbers, uint32_t count);
 
 /* Puts `page` (page->number) into its slot; returns what stood there, or NULL. */
 struct page *dirty_set(struct dirty *dirty, struct page *page);

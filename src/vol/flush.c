@@ -50,10 +50,10 @@ static const struct error *trouble_in_the_way(const struct volume *volume, const
 
 int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error)
 {
-    uint64_t before = volume->next_batch - 1;
+    uint64_t before = volume->newest_sealed;
     bool skipped = MUTANT(flush_skips_open_batch) && volume->open != NULL;
     commit_seal(volume, true);
-    uint64_t target = skipped ? before - 1 : volume->next_batch - 1;
+    uint64_t target = skipped ? before : volume->newest_sealed;
     waitq_wake_all(&volume->hurry);
     if (checkpoint_lags(volume))
         checkpoint_hurry(volume);
@@ -74,9 +74,12 @@ int flush_until(struct volume *volume, uint64_t deadline_ns, struct error *error
             error_copy(error, trouble);
             return error_context(error, "flush of %s", volume->subject);
         }
-        if (status == -ETIMEDOUT)
+        if (status == -ETIMEDOUT) {
+            if (trouble == NULL && volume->trouble.code != 0) /* from before, and not over */
+                trouble = &volume->trouble;
             return error_set(error, EIO, "flush of %s: not durable in time: %s", volume->subject,
                              trouble != NULL ? trouble->story : "the store is slow");
+        }
     }
     return 0;
 }

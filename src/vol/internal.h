@@ -7,7 +7,8 @@
  *   - a struct volume lives until its group is joined;
  *   - a batch that is uploaded, or part of a commit that is under way, does not
  *     change, and is gone only once committed or the volume is torn down, which
- *     joins the tasks that use it first;
+ *     joins the tasks that use it first; one that is only sealed may be cut, or
+ *     joined to another and gone (vol/upload.c);
  *   - an object table row that is held keeps its index. */
 #ifndef CAIRN_VOL_INTERNAL_H
 #define CAIRN_VOL_INTERNAL_H
@@ -29,18 +30,19 @@
 
 /* ---- limits ---- */
 
-/* What rides inline behind a commit's tables when a FLUSH waits: above it, pages go into a data object first, which
- * costs a second round trip but keeps commits quick to read again. 1,024 pages. */
+/* Settings' defaults.  Pages that ride inline when a FLUSH waits: a data object would cost a second round trip, but
+ * commits are to be quick to read again. */
 #define INLINE_PAGES_FLUSHED 1024u
 /* The same when nobody waits. */
-#define INLINE_PAGES_UNHURRIED 64u
-/* Data objects that are small so that all uploads have something to do: 2.5 MiB.  At some 80 MB/s for a stream smaller
- * ones would hardly be there sooner. */
+#define INLINE_PAGES 64u
+/* 2.5 MiB: at some 80 MB/s for a stream smaller objects would hardly be there sooner. */
 #define SPREAD_PAGES 640u
-/* What is written in order makes objects of this size for the next 256 MiB after that, while a FLUSH is likely to come
- * soon and to wait for the last of them. */
-#define ORDERED_PAGES 1280u
+
+/* What is written in order makes objects of twice spread_pages until this is exceeded, while a FLUSH is likely to come
+ * soon and to wait for the last of them: 256 MiB. */
 #define ORDERED_PAGES_TOTAL 65536u
+/* A batch of which more pages ride inline is hashed by a worker thread. */
+#define INLINE_PAGES_AT_ONCE 64u
 /* Data objects of a volume that are made ready, laid out and hashed, while all uploads are busy: so that the next is
  * sent as soon as one of them ends. */
 #define UPLOADS_AHEAD 4u
@@ -236,11 +238,12 @@ struct volume {
     uint64_t committed_bytes; /* of objects and inline frames that were committed, since the volume was opened from its
                                  root */
     struct checkpoint *checkpoint;
-    uint64_t next_batch;      /* number of the next batch to be opened */
+    uint64_t newest_sealed;   /* number of the batch that was sealed last */
     uint64_t committed_batch; /* all batches up to this number are durable */
     uint64_t flush_target;    /* the newest batch that a FLUSH waits for */
     uint64_t unflushed_pages; /* sealed since the last FLUSH */
     uint32_t uploads;         /* data objects on their way */
+    uint64_t upload_rate;     /* of one of them: pages in a second, of late; 0: not known */
     struct waitq committed;   /* woken by each commit, failure of an attempt, and fencing */
     struct waitq work;        /* the committer waits here */
     struct waitq hurry;       /* ends back-offs */
@@ -285,6 +288,8 @@ int read_page_try(struct volume *volume, uint64_t number, struct frame *const *h
 struct batch *commit_open_batch(struct volume *volume); /* the open one, made when there is none */
 /* Seals the open batch, if there is one.  `flushed`: a FLUSH waits for it and for all before it. */
 void commit_seal(struct volume *volume, bool flushed);
+/* Cuts off what a sealed batch has beyond `most` pages, into one that follows it; NULL: nothing. */
+struct batch *commit_cut(struct volume *volume, struct batch *batch, uint32_t most);
 /* How many pages the open batch may grow to. */
 uint64_t commit_open_room(const struct volume *volume);
 /* The same for one that is written in order. */

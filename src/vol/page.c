@@ -28,8 +28,10 @@
  *     after the limit is lowered, or charges grow, slabs that are partly in use
  *     cannot be given back before their last page is (at worst one page of 64
  *     in each; filling gaps first keeps that rare);
- *   - at most SPARE_SLABS empty ones are kept, but for those of regions that are
- *     in use otherwise.
+ *   - at most SPARE_SLABS empty ones are kept, or as many as are in use, up to a
+ *     half of the limit: what was written over comes back in large amounts,
+ *     and is asked for again; not counted are those of regions that are in use
+ *     otherwise.
  *
  * Waiting.  Those who wait are served in order of arrival, by whoever gives
  * pages back, so a large request cannot be starved by small ones.  The hook is
@@ -57,7 +59,8 @@
 /* Slabs of the same rank that are looked at for a run longer than the rank promises: enough to find the usual one,
  * few enough to cost nothing. */
 #define RANK_PROBES 4u
-/* Empty slabs that are kept, 8 MiB: one data object's worth of pages comes and goes without system calls. */
+/* Empty slabs that are kept in any case, 8 MiB: one data object's worth of pages comes and goes without system calls.
+ */
 #define SPARE_SLABS 32u
 
 struct region {
@@ -281,12 +284,19 @@ static bool is_over_limit(const struct page_pool *pool)
     return pool->mapped_pages >= pages_allowed(pool) + SLAB_PAGES;
 }
 
+static uint64_t reserve(const struct page_pool *pool)
+{
+    uint64_t used = pool->used_pages / SLAB_PAGES, most = pool->limit / 2 / SLAB_BYTES;
+    uint64_t slabs = used < most ? used : most;
+    return slabs > SPARE_SLABS ? slabs : SPARE_SLABS;
+}
+
 /* Empty slabs beyond the reserve, and beyond what the limit has room for, go back. */
 static void trim(struct page_pool *pool)
 {
     while (!list_empty(&pool->idle)) {
         struct region *coldest = container_of(pool->idle.prev, struct region, idle);
-        bool is_reserve = pool->spare_slabs < SPARE_SLABS + coldest->spare;
+        bool is_reserve = pool->spare_slabs < reserve(pool) + coldest->spare;
         if ((is_reserve && !is_over_limit(pool)) || !region_free(coldest))
             break;
     }

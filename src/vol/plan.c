@@ -21,16 +21,21 @@
 #include "base/mutant.h"
 
 struct survivor {
-    struct page *page;
-    uint32_t batch; /* index */
-    uint32_t index; /* in the batch's sorted pages */
+    uint64_t number; /* of the page */
+    uint32_t batch;  /* index */
+    uint32_t index;  /* in the batch's sorted pages */
 };
+
+static struct page *page_of(const struct plan *plan, const struct survivor *survivor)
+{
+    return plan->batches[survivor->batch]->pages[survivor->index];
+}
 
 static int by_number_youngest_first(const void *a, const void *b)
 {
     const struct survivor *left = a, *right = b;
-    if (left->page->number != right->page->number)
-        return left->page->number < right->page->number ? -1 : 1;
+    if (left->number != right->number)
+        return left->number < right->number ? -1 : 1;
     return left->batch > right->batch ? -1 : left->batch < right->batch;
 }
 
@@ -38,9 +43,30 @@ static bool zeroed_later(const struct plan *plan, const struct survivor *survivo
 {
     uint32_t from = MUTANT(zeroes_after_pages) ? survivor->batch : survivor->batch + 1;
     for (uint32_t i = from; i < plan->batch_count; i++)
-        if (zero_set_has(&plan->batches[i]->zeroes, survivor->page->number, NULL))
+        if (zero_set_has(&plan->batches[i]->zeroes, survivor->number, NULL))
             return true;
     return false;
+}
+
+/* All pages of the batch, in order; where it was laid out, without a look at the pages themselves: of a large commit
+ * there are tens of thousands, far from the processor. Returns how many. */
+static uint32_t list_pages(const struct batch *batch, uint32_t number, struct survivor *ret_list)
+{
+    if (batch->state != BATCH_UPLOADED) {
+        for (uint32_t i = 0; i < batch->page_count; i++)
+            ret_list[i] = (struct survivor){ .number = batch->pages[i]->number, .batch = number, .index = i };
+        return batch->page_count;
+    }
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < batch->layout.frame_count; i++) {
+        const struct layout_frame *frame = &batch->layout.frames[i];
+        for (uint32_t bits = frame->bitmap; bits != 0; bits &= bits - 1, count++)
+            ret_list[count] = (struct survivor){ .number = frame->block * BLOCK_PAGES + (uint32_t)__builtin_ctz(bits),
+                                                 .batch = number,
+                                                 .index = count };
+    }
+    assert(count == batch->page_count);
+    return count;
 }
 
 /* Ascending by number. */
@@ -53,19 +79,17 @@ static uint32_t find_survivors(const struct plan *plan, struct survivor **ret_su
     size_t count = 0;
     bool ascending = true;
     for (uint32_t i = 0; i < plan->batch_count; i++) {
-        const struct batch *batch = plan->batches[i];
-        for (uint32_t j = 0; j < batch->page_count; j++) {
-            ascending = ascending && (count == 0 || all[count - 1].page->number < batch->pages[j]->number);
-            all[count++] = (struct survivor){ .page = batch->pages[j], .batch = i, .index = j };
-        }
+        uint32_t listed = list_pages(plan->batches[i], i, all + count);
+        ascending = ascending && (count == 0 || listed == 0 || all[count - 1].number < all[count].number);
+        count += listed;
     }
     if (!ascending)
         qsort(all, count, sizeof *all, by_number_youngest_first);
     size_t kept = 0;
     uint64_t previous = UINT64_MAX;
     for (size_t i = 0; i < count; i++) {
-        bool hidden = all[i].page->number == previous;
-        previous = all[i].page->number;
+        bool hidden = all[i].number == previous;
+        previous = all[i].number;
         if (!hidden && !zeroed_later(plan, &all[i]))
             all[kept++] = all[i];
     }
@@ -103,10 +127,10 @@ static struct commit_extent extent_of(const struct plan *plan, const struct surv
         index = inline_index;
     }
     const struct layout_frame *frame = layout_frame_of(layout, index, cursor);
-    assert(layout->pages[index] == survivor->page);
+    assert(layout->pages[index] == page_of(plan, survivor));
     return (struct commit_extent){
         .kind = EXTENT_PAGES,
-        .page = survivor->page->number,
+        .page = survivor->number,
         .count = 1,
         .object = object_of[survivor->batch],
         .start = frame->start,
@@ -187,7 +211,7 @@ void plan_make(struct batch *const *batches, uint32_t batch_count, const struct 
     uint32_t inline_count = 0;
     for (uint32_t i = 0; i < count; i++)
         if (object_of[survivors[i].batch] == 0)
-            plan.inline_pages[inline_count++] = survivors[i].page;
+            plan.inline_pages[inline_count++] = page_of(&plan, &survivors[i]);
     layout_make(plan.inline_pages, inline_count, &plan.inline_layout);
 
     make_extents(&plan, survivors, count, object_of);

@@ -62,6 +62,10 @@ struct volume_settings volume_settings_default(void)
         .read_deadline_ms = 60 * 1000,
         .release_grace_ms = 5000,
         .uploads = 16,
+        .inline_pages = INLINE_PAGES,
+        .flushed_inline_pages = INLINE_PAGES_FLUSHED,
+        .spread_pages = SPREAD_PAGES,
+        .object_pages = BATCH_EXTENTS,
         /* Opening reads at most twice so many entries, 32 at a time: about a second at 15 ms each. */
         .checkpoint_slots = 1024,
         /* What a data object or two of pieces are little beside; and replayed within a second or two. */
@@ -120,7 +124,6 @@ static struct volume *volume_new(struct volumes *all, const char *name, size_t n
     waitq_init(&volume->work);
     waitq_init(&volume->hurry);
     volume->dirty = dirty_new();
-    volume->next_batch = 1;
     volume->next_data_n = 1;
     volume->cache_tag = unused_tag(all);
     if (list_empty(&all->all) && all->on_busy != NULL)
@@ -472,6 +475,9 @@ void volume_unwatch(struct volume_watch *watch)
 struct volumes *volumes_new(struct loop *loop, struct store *store, struct host *host, struct event_sink *events,
                             const struct volume_settings *settings)
 {
+    assert(settings->uploads >= 1 && settings->object_pages >= 1 && settings->object_pages <= BATCH_EXTENTS);
+    assert(settings->inline_pages >= 1 && settings->inline_pages <= settings->flushed_inline_pages &&
+           settings->inline_pages < settings->spread_pages && settings->spread_pages <= BATCH_EXTENTS_MOST);
     struct volumes *all = memory_new(sizeof *all);
     all->loop = loop;
     all->store = store;

@@ -62,6 +62,12 @@ struct volume_settings {
     uint64_t read_deadline_ms;
     uint64_t release_grace_ms; /* after the last client has gone; not for one that vanished */
     uint32_t uploads;          /* data objects on their way at once, per volume */
+    /* What rides inline behind a commit's tables, in pages: when nobody waits, and when a FLUSH does; above that they
+     * go into a data object first. 1 <= inline_pages < spread_pages <= BATCH_EXTENTS_MOST, inline_pages <=
+     * flushed_inline_pages. */
+    uint32_t inline_pages, flushed_inline_pages;
+    uint32_t spread_pages; /* of data objects that are small so that all uploads have something to do */
+    uint32_t object_pages; /* of others, about; 1 to BATCH_EXTENTS (vol/batch.h) */
     /* A checkpoint is begun after so many log entries since the last, or so many bytes committed; commits wait at twice
      * that. */
     uint64_t checkpoint_slots, checkpoint_bytes;
@@ -187,6 +193,10 @@ int volume_write_pieces(const struct volume_write *write, uint32_t skip, struct 
 int volume_write_finish_try(struct volume_write *write);
 CO int volume_write_finish(struct volume_write *write, struct error *error);
 void volume_write_abort(struct volume_write *write);
+
+/* WRITEs to come soon, by their offsets: makes them cheaper, changes nothing. At most VOLUME_EXPECT_MOST. */
+#define VOLUME_EXPECT_MOST 32u
+void volume_write_expect(const struct volume *volume, const uint64_t *offsets, uint32_t count);
 
 /* The whole WRITE at once, where it changes only pages that were written a moment ago and that nobody but the open
  * batch has seen: true.  Otherwise false, and nothing was done. */

@@ -333,6 +333,16 @@ int volume_write_finish(struct volume_write *write, struct error *error)
 
 /* ---- overwriting ---- */
 
+void volume_write_expect(const struct volume *volume, const uint64_t *offsets, uint32_t count)
+{
+    uint64_t numbers[VOLUME_EXPECT_MOST];
+    assert(count <= VOLUME_EXPECT_MOST);
+    for (uint32_t i = 0; i < count; i++)
+        numbers[i] = offsets[i] / PAGE_BYTES;
+    if (volume->open != NULL && volume->state == VOLUME_SERVING)
+        dirty_expect(volume->dirty, numbers, count);
+}
+
 /* Whether there is nothing but zeroes. */
 static bool bytes_are_zero(const uint8_t *bytes, size_t length)
 {

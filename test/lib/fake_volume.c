@@ -158,6 +158,11 @@ int volumes_acquire(struct volumes *volumes, const char *name, size_t name_lengt
     return 0;
 }
 
+void volume_write_expect(const struct volume *volume, const uint64_t *offsets, uint32_t count)
+{
+    assert(count <= VOLUME_EXPECT_MOST);
+}
+
 bool volume_write_over(struct volume *volume, uint64_t offset, uint32_t length, const uint8_t *payload)
 {
     if (!fake.over || volume->lost)

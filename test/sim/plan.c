@@ -6,6 +6,7 @@
  * needs it seldom, and many small runs find more than a few large ones. */
 #include <string.h>
 
+#include "base/hash.h"
 #include "scenario.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -61,6 +62,29 @@ static void draw_long_log(struct plan *plan)
     plan->profile.burst = 64;
     plan->profile.think_ns = plan->profile.deaf_ns = 0;
     memcpy(plan->profile.weights, weights, sizeof weights);
+}
+
+/* Up to `most`, small ones as likely as large ones. */
+static uint32_t derived(uint64_t *number, uint32_t most)
+{
+    *number = hash_u64(*number);
+    uint32_t bound = most >> *number % 8;
+    return bound == 0 ? 0 : (uint32_t)(*number / 8 % (bound + 1));
+}
+
+/* Data objects of few pages, and hardly anything inline: then batches are cut and joined.  Derived from what was drawn,
+ * so that the runs without, and the seeds in mutants.txt that they stand for, stay as they are. */
+static void derive_object_sizes(struct volume_settings *settings)
+{
+    uint64_t number = settings->memory_bytes ^ settings->dirty_bytes;
+    if (hash_u64(number) % 2 == 0)
+        return;
+    settings->inline_pages = 1 + derived(&number, settings->inline_pages - 1);
+    settings->flushed_inline_pages =
+        settings->inline_pages + derived(&number, settings->flushed_inline_pages - settings->inline_pages);
+    settings->spread_pages =
+        settings->inline_pages + 1 + derived(&number, settings->spread_pages - settings->inline_pages);
+    settings->object_pages = settings->inline_pages + derived(&number, settings->object_pages - settings->inline_pages);
 }
 
 static void draw_volume_settings(struct sim *sim, struct volume_settings *settings)
@@ -161,6 +185,7 @@ void plan_draw(struct sim *sim, struct plan *ret_plan)
         draw_long_log(&plan);
     draw_clocks(sim, &plan);
     draw_volume_settings(sim, &plan.server.volume);
+    derive_object_sizes(&plan.server.volume);
     draw_faults(sim, &plan.server.faults);
     plan.server.nbd = nbd_settings_default();
     plan.server.nbd.default_size = plan.sizes[0];

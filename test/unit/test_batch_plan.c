@@ -38,7 +38,7 @@ struct history {
     struct dirty *dirty;
     struct batch *batches[BATCHES_MAX];
     uint32_t count;
-    uint64_t next_number;
+    uint64_t sealed; /* number of the batch that was sealed last */
     enum fate fates[SPAN];
     struct page *newest[SPAN]; /* WRITTEN: its last version */
 };
@@ -51,7 +51,7 @@ static struct batch *open_batch(struct history *history)
     if (last != NULL && last->state == BATCH_OPEN)
         return last;
     assert_true(history->count < BATCHES_MAX);
-    return history->batches[history->count++] = batch_new(NULL, &history->gate, history->next_number++, 0);
+    return history->batches[history->count++] = batch_new(NULL, &history->gate, 0);
 }
 
 static void write_page(struct history *history, uint64_t number)
@@ -97,19 +97,47 @@ static void check_charges(const struct history *history)
     assert_int_equal(history->gate.used, charged);
 }
 
+/* A sealed batch in two, and together again. */
+static void cut_and_join(struct batch *batch)
+{
+    uint64_t number = batch->number, charged = batch->charged;
+    uint32_t pages = batch->page_count, extents = batch->extents_bound;
+    struct batch *rest = batch_cut(batch, 1 + (uint32_t)random_below(pages + 1));
+    if (rest == NULL)
+        return;
+    assert_true(batch->number < number && rest->number == number);
+    assert_false(batch_joins(rest, batch));
+    assert_true(batch_joins(batch, rest));
+    batch_join(batch, rest);
+    assert_true(batch_empty(rest));
+    batch_free(rest);
+    assert_int_equal(batch->number, number);
+    assert_int_equal(batch->charged, charged);
+    assert_int_equal(batch->page_count, pages);
+    assert_in_range(batch->extents_bound, extents, extents + 1); /* the cut may go through a run */
+    batch->joined = false;
+    batch->extents_bound = extents;
+}
+
 /* Seals the open batch, and cuts it as vol/commit.c does. */
 static void seal(struct history *history)
 {
     if (history->count == 0 || history->batches[history->count - 1]->state != BATCH_OPEN)
         return;
     struct batch *batch = history->batches[history->count - 1];
-    batch_seal(batch);
-    uint32_t most = random_below(2) == 0 ? BATCH_EXTENTS_MOST : BATCH_EXTENTS / 2 + (uint32_t)random_below(BATCH_EXTENTS_MOST);
-    while ((batch = batch_cut(batch, most)) != NULL) {
-        assert_int_equal(batch->number, history->next_number++);
-        assert_int_equal(batch->zeroes.count, 0);
+    uint64_t before = history->sealed;
+    history->sealed = batch_seal(batch, before);
+    assert_int_equal(history->sealed, batch->number);
+    uint32_t most =
+        random_below(2) == 0 ? BATCH_EXTENTS_MOST : BATCH_EXTENTS / 2 + (uint32_t)random_below(BATCH_EXTENTS_MOST);
+    for (struct batch *rest; (rest = batch_cut(batch, most)) != NULL; batch = rest) {
+        assert_true(before < batch->number && batch->number < rest->number);
+        assert_int_equal(rest->number, history->sealed);
+        assert_int_equal(rest->zeroes.count, 0);
+        before = batch->number;
+        cut_and_join(batch);
         assert_true(history->count < BATCHES_MAX);
-        history->batches[history->count++] = batch;
+        history->batches[history->count++] = rest;
     }
     for (uint32_t i = 0; i < history->count; i++) {
         const struct batch *sealed = history->batches[i];
@@ -319,7 +347,6 @@ static struct history *history_new(void)
     struct history *history = calloc(1, sizeof *history);
     history->pool = pool;
     history->dirty = dirty_new();
-    history->next_number = 1;
     gate_init(&history->gate, UINT64_MAX);
     return history;
 }

@@ -214,6 +214,32 @@ static void test_forget(void **state)
     fixture_free(&f);
 }
 
+/* What nobody asks for any more gives its pages back at once, or when it is let go. */
+static void test_discard(void **state)
+{
+    struct fixture f = fixture_new(NULL, 4 << 20);
+    assert_int_equal(bring(&f, 1, 5, 4), 0);
+    assert_int_equal(bring(&f, 1, 9, 2), 0);
+    assert_int_equal(bring(&f, 1, 12, 3), 0);
+    struct frame *held = cache_lookup(f.cache, 1, 9);
+    struct page *pages[1];
+    assert_int_equal(page_pool_try(f.pool, 1, pages), 0);
+    struct frame *coming = cache_begin(f.cache, 1, 77, pages, 1);
+    cache_discard(f.cache, 1, 5);
+    cache_discard(f.cache, 1, 9);
+    cache_discard(f.cache, 1, 77);
+    cache_discard(f.cache, 2, 5); /* not there */
+    assert_false(cache_has(f.cache, 1, 5) || cache_has(f.cache, 1, 9) || cache_has(f.cache, 1, 77));
+    assert_true(cache_has(f.cache, 1, 12));
+    assert_int_equal(page_pool_used(f.pool), (2 + 3 + 1) * PAGE_BYTES);
+    check(held, 1, 9);
+    frame_unref(f.cache, held);
+    cache_ready(f.cache, coming);
+    frame_unref(f.cache, coming);
+    assert_int_equal(page_pool_used(f.pool), 3 * PAGE_BYTES);
+    fixture_free(&f);
+}
+
 /* Everything at random, with little memory: content is always right, what is held stays, the limit holds. */
 static void test_at_random(void **state)
 {
@@ -534,10 +560,10 @@ static void test_growth(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_states),    cmocka_unit_test(test_insert),        cmocka_unit_test(test_forget),
-        cmocka_unit_test(test_at_random), cmocka_unit_test(test_shared_misses), cmocka_unit_test(test_wait_for_users),
-        cmocka_unit_test(test_scan),      cmocka_unit_test(test_zipf),          cmocka_unit_test(test_ghosts),
-        cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_states),         cmocka_unit_test(test_insert),    cmocka_unit_test(test_forget),
+        cmocka_unit_test(test_discard),        cmocka_unit_test(test_at_random), cmocka_unit_test(test_shared_misses),
+        cmocka_unit_test(test_wait_for_users), cmocka_unit_test(test_scan),      cmocka_unit_test(test_zipf),
+        cmocka_unit_test(test_ghosts),         cmocka_unit_test(test_growth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

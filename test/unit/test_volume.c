@@ -199,7 +199,7 @@ static void sequential_body(struct bench *bench)
         engine_put(engine, i * MIB, bytes, MIB);
     }
     engine_flush(engine);
-    uint64_t large = SEQUENTIAL_MIB * MIB / PAGE_BYTES / ORDERED_PAGES, small = 2 * engine->settings.uploads;
+    uint64_t large = SEQUENTIAL_MIB * MIB / PAGE_BYTES / (2 * SPREAD_PAGES), small = 2 * engine->settings.uploads;
     assert_true(puts_so_far(engine) - before <= large + small + large / COMMIT_OBJECTS_GATHERED + 4);
     engine_crash(engine);
     engine_open(engine, 0);
@@ -216,6 +216,41 @@ static void test_writing_in_order_makes_few_large_objects(void **state)
     bench_run(1, sequential_body);
 }
 
+static uint64_t pages_in_cache(const struct engine *engine)
+{
+    return cache_read_counts(engine->volumes->cache).bytes / PAGE_BYTES;
+}
+
+/* What was written over takes no memory once the new content is committed; what was written over in part still does. */
+static void replaced_body(struct bench *bench)
+{
+    struct engine *engine = engine_of(bench);
+    uint8_t *bytes = malloc(MIB);
+    engine_open(engine, 64 * MIB);
+    for (uint64_t round = 1; round <= 3; round++) {
+        fill(bytes, MIB, round);
+        engine_put(engine, 0, bytes, MIB);
+        engine_put_page(engine, 1000, round);
+        engine_flush(engine);
+        assert_int_equal(pages_in_cache(engine), MIB / PAGE_BYTES + 1);
+    }
+    engine_put_page(engine, 5, 9);
+    engine_flush(engine);
+    assert_int_equal(pages_in_cache(engine), MIB / PAGE_BYTES + 2);
+    memcpy(bytes + 5 * PAGE_BYTES, bytes + 6 * PAGE_BYTES, PAGE_BYTES); /* which is compared below */
+    engine_put(engine, 5 * PAGE_BYTES, bytes + 6 * PAGE_BYTES, PAGE_BYTES);
+    engine_expect(engine, 0, bytes, MIB);
+    engine_flush(engine);
+    assert_int_equal(pages_in_cache(engine), MIB / PAGE_BYTES + 2);
+    engine_close(engine);
+    free(bytes);
+}
+
+static void test_what_is_replaced_leaves_the_cache(void **state)
+{
+    bench_run(1, replaced_body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +260,7 @@ int main(void)
         cmocka_unit_test(test_random_operations_agree_with_a_model),
         cmocka_unit_test(test_zeroes_where_zeroes_are_cost_nothing),
         cmocka_unit_test(test_writing_in_order_makes_few_large_objects),
+        cmocka_unit_test(test_what_is_replaced_leaves_the_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
