@@ -34,7 +34,7 @@ static int usage(FILE *out, int status)
           "       sim --seed S [-v]\n"
           "       sim --check-determinism [--seeds N] [--first S] [--jobs J]\n"
           "       sim --crash-points | --crash-pairs [--jobs J] [--point P [-v]]\n"
-          "       sim --mutants [--file FILE] [--only NAME] [--search N]\n"
+          "       sim --mutants [--file FILE] [--only NAME] [--search N] [--jobs J]\n"
           "       sim --only NAME --seed S [-v]\n",
           out);
     return status;
@@ -135,7 +135,7 @@ int main(int argc, char **argv)
     if (options.has_seed && options.only != NULL)
         return mutant_seed(options.only, options.seed, options.verbose) ? 0 : 1;
     if (options.mutants)
-        return tell(mutants_run(options.file, options.only, options.search));
+        return tell(mutants_run(options.file, options.only, options.search, options.jobs));
     if (options.crash_points && options.has_point)
         return crash_points_one(options.point, options.verbose) ? 0 : 1;
     if (options.crash_points)

@@ -74,21 +74,26 @@ static size_t read_file(const char *file, const char *only, struct mutant *ret_m
     return count;
 }
 
-struct runner_result mutants_run(const char *file, const char *only, uint64_t search)
+struct trial {
+    struct mutant mutants[MUTANTS_MAX];
+    uint64_t search;
+};
+
+static bool try_one(void *arg, uint64_t number)
 {
-    static struct mutant mutants[MUTANTS_MAX];
-    struct runner_result result = { .passed = 0 };
-    size_t count = read_file(file, only, mutants);
+    const struct trial *trial = arg;
+    return try_mutant(&trial->mutants[number], trial->search);
+}
+
+struct runner_result mutants_run(const char *file, const char *only, uint64_t search, int jobs)
+{
+    static struct trial trial;
+    trial.search = search;
+    size_t count = read_file(file, only, trial.mutants);
     if (count == 0)
         return (struct runner_result){ .failed = 1 };
     printf("%-28s %8s  %-10s %s\n", "mutant", "seed", "", "what it does");
-    for (size_t i = 0; i < count; i++) {
-        if (try_mutant(&mutants[i], search))
-            result.passed++;
-        else
-            result.failed++;
-    }
-    return result;
+    return runner_run(try_one, &trial, 0, count, jobs, true);
 }
 
 bool mutant_seed(const char *name, uint64_t seed, bool verbose)
